@@ -1,0 +1,2 @@
+"""convatlas."""
+__version__ = "0.1.0"
