@@ -1,2 +1,3 @@
 """convatlas."""
+
 __version__ = "0.1.0"

@@ -14,7 +14,7 @@ class ConvatlasError(Exception):
         super().__init__(f"error[{id}]: {what}. Remedy: {remedy}")
         self.id, self.what, self.remedy = id, what, remedy
 
-    def __reduce__(self):  # so that it crosses a process border whole
+    def __reduce__(self) -> tuple:  # so that it crosses a process border whole
         return type(self), (self.id, self.what, self.remedy)
 
 
@@ -55,7 +55,7 @@ class StoppedError(ConvatlasError):
         super().__init__("T2", what, remedy)
         self.signal, self.exit_code = signal, 128 + signal
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return type(self), (self.signal, self.what, self.remedy)
 
 

@@ -2,13 +2,16 @@
 
 from .combinators import Concat, Gate, Net, Residual, seq
 from .cost import Cost, cost
+from .features import Features, features
 from .fold import Fold, Row, Signal, rule
 from .layers import SE, Shuffle, ZeroPad, classifier, conv, conv_act, conv_bn, conv_bn_act
+from .transform import find, fold_batch_norm, freeze, insert_se, replace_head, set_in_channels
 
 __all__ = [
     "SE",
     "Concat",
     "Cost",
+    "Features",
     "Fold",
     "Gate",
     "Net",
@@ -23,6 +26,13 @@ __all__ = [
     "conv_bn",
     "conv_bn_act",
     "cost",
+    "features",
+    "find",
+    "fold_batch_norm",
+    "freeze",
+    "insert_se",
+    "replace_head",
     "rule",
     "seq",
+    "set_in_channels",
 ]

@@ -9,6 +9,7 @@ A network is a tree of `torch.nn` leaves under these combinators, so the module 
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ def seq(**layers: nn.Module | None) -> nn.Sequential:
 class Residual(nn.Module):
     """`body(x) + skip(x)`, skip = identity when None [arXiv:1512.03385, eq. 1 and 2].
 
-    Raises ValueError if body or skip begins with an in-place layer: it would overwrite the x that the other still reads.
+    Raises ValueError if body or skip begins with an in-place layer: it would overwrite the x that the other reads.
     """
 
     def __init__(self, body: nn.Module, skip: nn.Module | None = None):
@@ -69,12 +70,13 @@ class Net(nn.Module):
     heads, each under the name of the part on whose output it hangs.
     """
 
-    def __init__(self, parts: dict[str, nn.Module], aux: dict[str, nn.Module] | None = None):
+    def __init__(self, parts: Mapping[str, nn.Module], aux: Mapping[str, nn.Module] | None = None):
         super().__init__()
         for name, part in parts.items():
             self.add_module(name, part)
         self.parts = tuple(parts)
         self.aux = nn.ModuleDict(aux or {})
+        self.frozen: tuple[str, ...] = ()  # modules that stay in eval mode, see `freeze`
         self._check()
 
     def _check(self) -> None:
@@ -85,6 +87,13 @@ class Net(nn.Module):
                 raise ValueError(f"auxiliary head on {name!r}: no such part before the head; parts: {self.parts}")
             after = self.parts[self.parts.index(name) + 1]
             _refuse_in_place(self, **{f"aux.{name}": head, after: self.get_submodule(after)})
+
+    def train(self, mode: bool = True) -> "Net":
+        """As `nn.Module.train`, but the frozen modules stay in eval mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
 
     def forward(self, x: Tensor, aux: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """(N, C, H, W) -> (N, classes), or with `aux` also the auxiliary logits by part."""

@@ -38,7 +38,7 @@ def classifier(cin: int, classes: int) -> nn.Sequential:
 
 
 class ZeroPad(nn.Module):
-    """Shortcut A: take every `stride`-th pixel and fill up with zero channels; no parameters [arXiv:1512.03385, Sec. 3.3].
+    """Shortcut A: every `stride`-th pixel, filled up with zero channels; no parameters [arXiv:1512.03385, Sec. 3.3].
 
     The paper does not say where the zeros go (all places are the same network up to a permutation of channels); half
     of them are put before and half behind, as in the public CIFAR weights.

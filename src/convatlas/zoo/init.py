@@ -18,5 +18,6 @@ def glorot(net: Net) -> Net:
     for m in net.modules():
         if isinstance(m, nn.Conv2d | nn.Linear):
             nn.init.xavier_normal_(m.weight)
-            nn.init.zeros_(m.bias)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
     return net

@@ -1,0 +1,119 @@
+"""Changes to a built network.  Each works in place on any tree, keeps all other weights, and returns the network."""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..errors import ConfigError
+from .combinators import Net
+from .cost import cost
+from .layers import SE
+
+
+def fold_batch_norm(net: Net) -> Net:
+    """Fold every BatchNorm into the convolution right before it, for inference: same logits up to rounding.
+
+    Puts the network in eval mode.  A BatchNorm that does not follow a convolution stays.
+    """
+    net.eval()
+    for chain in [m for m in net.modules() if isinstance(m, nn.Sequential)]:
+        children = list(chain.named_children())
+        for (name, first), (after, second) in pairwise(children):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                chain.set_submodule(name, fuse_conv_bn_eval(first, second))
+                delattr(chain, after)
+    return net
+
+
+def set_in_channels(net: Net, channels: int) -> Net:
+    """Make the first convolution take `channels`, keeping what its filters respond to.
+
+    One channel gets the sum of the filters over their input channels: a grey image gives what its RGB copy gave.
+    More channels repeat the filters in turn, scaled so that the response to equal channels stays the same.
+    """
+    path, old = next((p, m) for p, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    new = _like(old, in_channels=channels)
+    turn = [i % old.in_channels for i in range(channels)]
+    with torch.no_grad():
+        if channels == 1:
+            new.weight.copy_(old.weight.sum(1, keepdim=True))
+        else:
+            new.weight.copy_(old.weight[:, turn] * (old.in_channels / channels))
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+    net.set_submodule(path, new)
+    return net
+
+
+def replace_head(net: Net, classes: int) -> Net:
+    """Give the head, and each auxiliary head, a new last linear layer for `classes`, freshly initialised."""
+    for head in (net.get_submodule("head"), *net.aux.values()):
+        path, old = [(p, m) for p, m in head.named_modules() if isinstance(m, nn.Linear)][-1]
+        new = nn.Linear(old.in_features, classes, device=old.weight.device, dtype=old.weight.dtype)
+        nn.init.normal_(new.weight, std=0.01)
+        nn.init.zeros_(new.bias)
+        head.set_submodule(path, new)
+    return net
+
+
+def freeze(net: Net, *names: str) -> Net:
+    """Stop training the named modules: no gradients, and their BatchNorm in eval mode, where `net.train()` leaves it.
+
+    `freeze(net, "stem", "stage1")`.  Raises ConfigError for a name that is not in the network.
+    """
+    for name in names:
+        find(net, name).requires_grad_(False)
+    net.frozen = tuple(dict.fromkeys((*net.frozen, *names)))
+    return net.train(net.training)
+
+
+def insert_se(net: Net, where: str, se: Callable[[int], nn.Module] = SE(16)) -> Net:  # noqa: B008 - a frozen value
+    """Append Squeeze-and-Excitation, or what else `se(channels)` builds, to every `nn.Sequential` that `where` names.
+
+    `insert_se(net, "stage*.*.res.body")` makes SE-ResNet: before the addition [arXiv:1709.01507, Fig. 3].
+    Raises ConfigError if the pattern names no module, or one that is not a Sequential.
+    """
+    paths = [path for path, _ in net.named_modules() if path and fnmatch.fnmatchcase(path, where)]
+    paths = [path for path in paths if path.count(".") == where.count(".")]
+    if not paths:
+        raise ConfigError("L2", f"no module of the network is called {where!r}", _nearest(net, where))
+    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    outputs = cost(net, size=224, in_channels=first.in_channels).outputs
+    for path in paths:
+        chain = net.get_submodule(path)
+        if not isinstance(chain, nn.Sequential):
+            raise ConfigError("L2", f"{path} is a {type(chain).__name__}", "name a Sequential, to which it is appended")
+        like = next(chain.parameters())
+        chain.add_module("se", se(outputs[path].c).to(like.device, like.dtype).train(chain.training))
+    return net
+
+
+def find(net: nn.Module, name: str) -> nn.Module:
+    """The module of that name.  Raises ConfigError with the nearest names."""
+    if name not in dict(net.named_modules()):
+        raise ConfigError("L2", f"no module of the network is called {name!r}", _nearest(net, name))
+    return net.get_submodule(name)
+
+
+def _nearest(net: nn.Module, name: str) -> str:
+    names = [path for path, _ in net.named_modules() if path]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
+    return f"names look like {', '.join(near)}"
+
+
+def _like(conv: nn.Conv2d, *, in_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(
+        in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        bias=conv.bias is not None,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    )

@@ -1,0 +1,149 @@
+"""Transforms keep what they promise: outputs where they should be equal, all other weights, names, modes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from convatlas.errors import ConfigError
+from convatlas.tree import (
+    SE, Net, classifier, conv_bn_act, cost, features, fold_batch_norm, freeze, insert_se, replace_head, set_in_channels,
+)  # fmt: skip
+from convatlas.zoo import create
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = create("resnet20.b")
+    for m in net.modules():  # statistics and affine parameters that are not the trivial ones
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.normal_(m.running_mean, std=0.2)
+            nn.init.uniform_(m.running_var, 0.5, 2)
+            nn.init.uniform_(m.weight, 0.5, 2)
+            nn.init.normal_(m.bias, std=0.2)
+    return net.eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_folding_batch_norm_keeps_the_logits(net, x):
+    before = net(x)
+    assert fold_batch_norm(net) is net
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert (net(x) - before).abs().max() <= 1e-4 * before.abs().max()
+    assert cost(net, 32).params == cost(create("resnet20.b"), 32).params - sum(
+        m.num_features for m in create("resnet20.b").modules() if isinstance(m, nn.BatchNorm2d)
+    )  # scale and shift become one bias
+
+
+@torch.no_grad()
+def test_one_channel_gives_on_grey_what_three_gave_on_its_rgb_copy(net, x):
+    grey = x[:, :1]
+    before = net(grey.expand(-1, 3, -1, -1))
+    assert torch.allclose(set_in_channels(net, 1)(grey), before, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [2, 4, 6, 7])
+def test_more_channels_keep_the_response_to_equal_ones(net, x, channels):
+    grey = x[:, :1]
+    if channels % 3:  # equal filters for every channel, so that any number of repeats is exact
+        net.stem.conv.weight.copy_(net.stem.conv.weight.mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    before = net(grey.expand(-1, 3, -1, -1))
+    assert torch.allclose(
+        set_in_channels(net, channels)(grey.expand(-1, channels, -1, -1)), before, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_replacing_the_head_keeps_everything_else(net, x):
+    before = copy.deepcopy(net.state_dict())
+    replace_head(net, 3)
+    assert net(x).shape == (2, 3)
+    after = net.state_dict()
+    assert after.keys() == before.keys()
+    assert [k for k in before if before[k].shape != after[k].shape] == ["head.fc.weight", "head.fc.bias"]
+    assert all(torch.equal(before[k], after[k]) for k in before if not k.startswith("head"))
+
+
+def test_replacing_the_head_covers_auxiliary_heads():
+    net = Net({"stem": conv_bn_act(3, 4, 3), "head": classifier(4, 5)}, {"stem": classifier(4, 5)})
+    logits, side = replace_head(net, 7)(torch.randn(2, 3, 8, 8), aux=True)
+    assert logits.shape == side["stem"].shape == (2, 7)
+
+
+def test_a_frozen_part_learns_nothing_and_its_batch_norm_stands_still(net, x):
+    freeze(net, "stem", "stage1").train()
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    net(x).sum().backward()
+    optimizer.step()
+    changed = {k.split(".")[0] for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"stage2", "stage3", "head"}
+    assert not net.stem.training
+    assert net.stage2.training
+
+
+def test_freezing_what_is_not_there_names_the_nearest(net):
+    with pytest.raises(ConfigError, match=r"called 'stage_1'.*stage1"):
+        freeze(net, "stage_1")
+
+
+@torch.no_grad()
+def test_se_is_inserted_at_the_named_place_and_keeps_the_weights(net, x):
+    before = copy.deepcopy(net.state_dict())
+    insert_se(net, "stage*.*.res.body", SE(4))
+    after = net.state_dict()
+    assert all(torch.equal(after[k], before[k]) for k in before)
+    new = {k for k in after if k not in before}
+    assert len(new) == 9 * 4  # nine units, two layers with weight and bias each
+    assert after["stage3.2.res.body.se.gate.fc1.weight"].shape == (16, 64, 1, 1)
+    for k in new:  # a gate that is wide open: sigmoid(100) = 1
+        after[k].fill_(100.0 if k.endswith("fc2.bias") else 0.0)
+    opened = net(x)
+    plain = create("resnet20.b").eval()
+    plain.load_state_dict(before)
+    assert torch.equal(opened, plain(x))
+
+
+def test_se_resnet50_has_the_published_count():
+    with torch.device("meta"):
+        net = insert_se(create("resnet50"), "stage*.*.res.body")
+        without_bias = insert_se(create("resnet50"), "stage*.*.res.body", SE(16, bias=False))
+    assert cost(net).params == 28_088_024  # the released model
+    assert cost(without_bias).params == 28_071_976  # the paper's ablations
+    assert cost(net).macs == 3_860_488_192
+
+
+@pytest.mark.parametrize(("where", "message"), [("layer*", "no module .* 'layer"), ("stage1.0.res", "is a Residual")])
+def test_se_at_an_impossible_place_is_refused(net, where, message):
+    with pytest.raises(ConfigError, match=message):
+        insert_se(net, where)
+
+
+@torch.no_grad()
+def test_features_are_the_outputs_by_name(net, x):
+    found = features(net, ["stage2", "stage1.1.res"])(x)
+    assert list(found) == ["stage2", "stage1.1.res"]
+    y = net.stage1(net.stem(x))
+    assert torch.equal(found["stage2"], net.stage2(y))
+    assert found["stage1.1.res"].min() < 0  # as the unit's ReLU found it, though that works in place
+
+
+@torch.no_grad()
+def test_features_run_no_further_than_needed(net, x):
+    def refuse(*_):
+        raise AssertionError("ran too far")
+
+    net.stage3.register_forward_hook(refuse)
+    assert features(net, ["stage2"])(x)["stage2"].shape == (2, 32, 16, 16)
+
+
+def test_features_of_an_unknown_name_are_refused(net):
+    with pytest.raises(ConfigError, match="called 'stage9'"):
+        features(net, ["stage9"])
