@@ -6,6 +6,8 @@ import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
+import torch
+
 from ..errors import ConfigError
 from ..tree import Net, cost
 
@@ -24,6 +26,11 @@ class Arch:
     def build(self) -> Net:
         """The network with freshly initialised weights, in training mode."""
         raise NotImplementedError
+
+    def skeleton(self) -> Net:
+        """The network without memory for its weights, on the meta device: for its names, shapes and costs."""
+        with torch.device("meta"):
+            return self.build()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `Arch.from_dict` gives an equal spec back."""
