@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..errors import ConfigError
 from ..tree import Net, cost
@@ -29,7 +31,7 @@ class Arch:
 
     def skeleton(self) -> Net:
         """The network without memory for its weights, on the meta device: for its names, shapes and costs."""
-        with torch.device("meta"):
+        with torch.device("meta"), NoInitialisation():
             return self.build()
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,6 +48,13 @@ class Arch:
                 "L2", f"not the spec of a known network: {record}", "load it with the convatlas version that wrote it"
             )
         return family(**values)
+
+
+class NoInitialisation(TorchFunctionMode):
+    """Random fills do nothing.  The meta device has nothing to fill, but torch takes seconds to find that out."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 T = TypeVar("T", bound=Arch)

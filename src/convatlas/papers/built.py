@@ -1,0 +1,36 @@
+"""A network as the audit sees it: built once on the meta device, with its cost."""
+
+import functools
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..tree import Cost, Net, Row, cost
+from ..zoo import Arch
+
+
+@dataclass(frozen=True)
+class Built:
+    """A spec, its tree without storage, and the cost of one image of the spec's size."""
+
+    spec: Arch
+    net: Net
+    cost: Cost
+
+    def layers(self, part: str = "") -> list[tuple[Row, nn.Module]]:
+        """The leaves and their costs, shortcuts left out, under some parts ("stem+pool") or everywhere (empty)."""
+        parts = part.split("+")
+        paths = ((row, row.path.split(".")) for row in self.cost.rows)
+        on_path = (row for row, path in paths if (not part or path[0] in parts) and "skip" not in path)
+        return [(row, self.net.get_submodule(row.path)) for row in on_path]
+
+    def weight_layers(self, part: str = "") -> list[Row]:
+        """The convolutions and linear layers among `layers`: those that the papers count."""
+        return [row for row, layer in self.layers(part) if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+
+@functools.cache
+def built(arch: Arch) -> Built:
+    """Build `arch` and fold its cost; the second time it costs nothing."""
+    net = arch.skeleton()
+    return Built(arch, net, cost(net, arch.size, arch.in_channels))
