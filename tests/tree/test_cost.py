@@ -161,6 +161,14 @@ def test_ceil_mode_follows_torch():
             assert cost(net, n).outputs["pool"].h == pool(torch.zeros(1, 3, n, n)).shape[2], (n, k, s, p)
 
 
+def test_a_layer_used_twice_runs_twice_and_is_stored_once():
+    shared = conv(3, 3, 3)
+    for net in (seq(a=shared, b=shared), Concat(a=shared, b=shared)):
+        folded = cost(net, 8)
+        assert (folded.macs, folded.params) == (2 * 81 * 64, 81)
+    assert Concat(a=shared, b=shared)(torch.ones(1, 3, 8, 8)).shape == (1, 6, 8, 8)
+
+
 def test_unknown_leaf_is_refused_with_the_remedy():
     with pytest.raises(TypeError, match=r"no cost rule for Softplus at 'act'.*@convatlas.tree.rule"):
         cost(seq(act=nn.Softplus()), 8)

@@ -2,6 +2,7 @@
 
 from .combinators import Concat, Gate, Net, Residual, seq
 from .cost import Cost, cost
+from .draw import draw
 from .features import Features, features
 from .fold import Fold, Row, Signal, rule
 from .layers import SE, Shuffle, ZeroPad, classifier, conv, conv_act, conv_bn, conv_bn_act
@@ -26,6 +27,7 @@ __all__ = [
     "conv_bn",
     "conv_bn_act",
     "cost",
+    "draw",
     "features",
     "find",
     "fold_batch_norm",

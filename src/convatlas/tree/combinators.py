@@ -47,7 +47,7 @@ class Concat(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, sum of the branches' C, H', W')."""
-        return torch.cat([branch(x) for branch in self.children()], dim=1)
+        return torch.cat([branch(x) for branch in self._modules.values()], dim=1)  # type: ignore[misc]
 
 
 class Gate(nn.Module):

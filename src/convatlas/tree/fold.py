@@ -97,8 +97,9 @@ class Fold:
         self.rows: list[Row] = []
         self.outputs: dict[str, Signal] = {}
         self._saved: set[Buffer] = set()
+        self._counted: set[nn.Module] = set()
 
-    def flow(self, m: nn.Module, x: Signal, path: str, held: frozenset[Buffer]) -> Signal:
+    def flow(self, m: Any, x: Signal, path: str, held: frozenset[Buffer]) -> Signal:
         """The signal after `m`; `held` are the buffers that others keep alive meanwhile."""
         if type(m) not in RULES:
             raise TypeError(
@@ -110,7 +111,7 @@ class Fold:
     def children(self, m: nn.Module, x: Signal, path: str, held: frozenset[Buffer]) -> list[Signal]:
         """The signals of all children on the same x, each output staying alive while the next one runs."""
         outs = []
-        for name, child in m.named_children():
+        for name, child in m._modules.items():  # not named_children: a layer may be used twice
             outs.append(self.flow(child, x, join(path, name), held | {x.buffer, *(o.buffer for o in outs)}))
         return outs
 
@@ -119,7 +120,8 @@ class Fold:
         """Add a row: `needs` are the signals that its backward pass reads, `extra` bytes that only it keeps."""
         fresh = {signal.buffer for signal in needs} - self._saved
         self._saved |= fresh
-        own = {name: p.numel() for name, p in m.named_parameters(recurse=False)}
+        own = {} if m in self._counted else {name: p.numel() for name, p in m.named_parameters(recurse=False)}
+        self._counted.add(m)
         norm, biases = isinstance(m, NORMS), own.get("bias", 0)
         self.rows.append(
             Row(
@@ -258,7 +260,7 @@ def _zero_pad(fold, m, x, path, held):
 @rule(nn.Sequential)
 def _sequential(fold, m, x, path, held):
     out, held = x, held | {x.buffer}
-    for name, child in m.named_children():
+    for name, child in m._modules.items():
         out = fold.flow(child, out, join(path, name), held)
     return out
 

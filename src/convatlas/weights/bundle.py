@@ -5,16 +5,17 @@ licence and the sha256 of every tensor.  Nothing in it is ever executed.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..data import Preprocess
-from ..errors import WeightsError
+from ..errors import ConvatlasError, WeightsError
 from ..tree import Net
 from ..zoo import Arch
-from .store import read_tensors, write_tensors
+from .store import DTYPES, read_tensors, reason, write_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,8 @@ class Bundle:
     licence: str = "not stated"
 
     def build(self) -> Net:
-        """The network with these weights, in eval mode."""
-        net = self.spec.build()
+        """The network with a copy of these weights, in eval mode."""
+        net = self.spec.skeleton().to_empty(device="cpu")
         net.load_state_dict(self.weights)
         return net.eval()
 
@@ -72,16 +73,27 @@ class Bundle:
                 record["source"],
                 record["licence"],
             )
+            layout(bundle.spec)
         except KeyError as missing:
             raise WeightsError(
                 "X4", f"{path} says nothing of {missing}", "give a model.safetensors, not a checkpoint"
+            ) from None
+        except Exception as error:  # a record that others wrote may hold anything
+            why = error.what if isinstance(error, ConvatlasError) else reason(error)
+            raise WeightsError(
+                "X4", f"{path} does not describe a network ({why})", "load it with the convatlas version that wrote it"
             ) from None
         check(bundle, path, allow_nonfinite=allow_nonfinite)
         return bundle
 
 
+def model_file(path: str | Path) -> Path:
+    """The bundle itself, or that of a run's folder."""
+    return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+
+
 def check(bundle: Bundle, path: str | Path, *, allow_nonfinite: bool = False) -> None:
-    """Raise WeightsError unless weights, spec and classes belong together and every weight is finite."""
+    """Raise WeightsError unless weights, spec, classes and preprocessing fit together and every weight is finite."""
     problems = mismatches(bundle.spec, bundle.weights)
     if problems:
         what = f"{path} does not hold {bundle.spec.name}: {summary(problems)}"
@@ -90,22 +102,31 @@ def check(bundle: Bundle, path: str | Path, *, allow_nonfinite: bool = False) ->
         raise WeightsError(
             "C8", f"{path} names {len(bundle.classes)} classes for {bundle.spec.classes} outputs", "name every class"
         )
+    if bundle.preprocess.channels != bundle.spec.in_channels:
+        channels = f"{bundle.spec.in_channels} channels, not the {bundle.preprocess.channels} of its preprocessing"
+        raise WeightsError("C8", f"{path}: the network takes {channels}", "give the preprocessing it was trained with")
     for name, tensor in bundle.weights.items():
         if not allow_nonfinite and not tensor.isfinite().all():
             raise WeightsError("C9", f"{path}: tensor {name!r} holds NaN or infinity", "use an older checkpoint")
 
 
+@cache
+def layout(spec: Arch) -> dict[str, Tensor]:
+    """The state dict that the spec builds: names, shapes and types, without memory."""
+    return spec.skeleton().state_dict()
+
+
 def mismatches(spec: Arch, weights: dict[str, Tensor]) -> list[str]:
     """How a state dict differs from the one that the spec builds, a line for each tensor; empty if it fits."""
-    expected = spec.skeleton().state_dict()
-    lines = []
-    for name in (*expected, *(name for name in weights if name not in expected)):
+    expected = layout(spec)
+    lines = [f"has an unknown {name!r}" for name in weights if name not in expected]
+    for name, wanted in expected.items():
         if name not in weights:
-            lines.append(f"lacks {name}")
-        elif name not in expected:
-            lines.append(f"has an unknown {name}")
-        elif weights[name].shape != expected[name].shape:
-            lines.append(f"{name} is {tuple(weights[name].shape)}, not {tuple(expected[name].shape)}")
+            lines.append(f"lacks {name!r}")
+        elif weights[name].shape != wanted.shape:
+            lines.append(f"{name!r} is {tuple(weights[name].shape)}, not {tuple(wanted.shape)}")
+        elif weights[name].dtype not in DTYPES or weights[name].is_floating_point() != wanted.is_floating_point():
+            lines.append(f"{name!r} holds {weights[name].dtype}")
     return lines
 
 

@@ -19,10 +19,10 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @dataclass(frozen=True)
 class Source:
-    """A library or repository whose weights we read: its rules for a family, and how its weights want their images."""
+    """A library or repository whose weights we read: for which specs, by which rules, with images prepared how."""
 
     name: str
-    family: type[Arch]
+    has: Callable[[Arch], bool]
     rules: Callable[[Arch], Rules]
     preprocess: Preprocess
     classes: tuple[str, ...] = ()
@@ -83,16 +83,27 @@ def timm_vgg(spec: Arch) -> Rules:
     )
 
 
+def is_vgg(spec: Arch) -> bool:
+    """Whether it is a VGG."""
+    return isinstance(spec, VGG)
+
+
+def is_imagenet_resnet(spec: Arch) -> bool:
+    """Whether torchvision and timm have it: strides elsewhere than in the 3x3 fit by shape, but compute otherwise."""
+    return isinstance(spec, ResNet) and spec.stem == "imagenet" and (not spec.bottleneck or spec.stride_in == 3)
+
+
+def is_cifar_resnet(spec: Arch) -> bool:
+    """Whether it is a ResNet for small images."""
+    return isinstance(spec, ResNet) and spec.stem == "cifar"
+
+
+CIFAR_IMAGES = Preprocess(size=32, resize=32, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
 SOURCES = (
-    Source("torchvision", ResNet, resnet, Preprocess()),
-    Source("torchvision", VGG, torchvision_vgg, Preprocess()),
-    Source("timm", ResNet, resnet, Preprocess()),
-    Source("timm", VGG, timm_vgg, Preprocess()),
-    Source(
-        "akamaster",
-        ResNet,
-        cifar_resnet,
-        Preprocess(size=32, resize=32, mean=IMAGENET_MEAN, std=IMAGENET_STD),
-        CIFAR10,
-    ),
+    Source("torchvision", is_imagenet_resnet, resnet, Preprocess()),
+    Source("torchvision", is_vgg, torchvision_vgg, Preprocess()),
+    Source("timm", is_imagenet_resnet, resnet, Preprocess()),
+    Source("timm", is_vgg, timm_vgg, Preprocess()),
+    Source("akamaster", is_cifar_resnet, cifar_resnet, CIFAR_IMAGES, CIFAR10),
 )

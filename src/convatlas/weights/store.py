@@ -6,12 +6,12 @@ every tensor, preceded by the sha256 of the record itself.
 
 import hashlib
 import json
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import safetensors
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from .. import files
@@ -20,15 +20,45 @@ from ..errors import ResourceError, WeightsError, explain
 KEY = "convatlas"
 FORMAT = 1
 REFETCH = "get the file again from its source, or use an older copy"
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> Path:
-    """Write tensors and a JSON-able record atomically.  Raises ResourceError if that is impossible."""
+    """Write tensors and a JSON-able record atomically, without a copy of them in memory.
+
+    Raises ResourceError if that is impossible; the old file is then untouched.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that every tensor is aligned
     text = json.dumps(
         {"format": FORMAT, **record, "sha256": {name: _digest(t) for name, t in tensors.items()}}, sort_keys=True
     )
-    return files.write_bytes(path, save(tensors, {KEY: _sha256(text.encode()) + text}))
+    header: dict[str, Any] = {"__metadata__": {KEY: _sha256(text.encode()) + text}}
+    end = 0
+    for name in order:
+        t, start = tensors[name], end
+        end += t.nbytes
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+    encoded = _canonical(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+
+    def fill(file: BinaryIO) -> None:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name in order:
+            file.write(_bytes(tensors[name]))
+
+    return files.write_with(path, fill)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,22 +66,24 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises WeightsError if the file is damaged, naming the tensor, or is not ours; ResourceError if it can't be read.
     """
-    content = read_bytes(path)
-    tensors, header = parse(content, path)
-    sealed = header.pop("__metadata__", {}).get(KEY)
+    tensors, header = parse(read_bytes(path), path)
+    sealed = _metadata(header).get(KEY)
     if sealed is None:
         raise WeightsError(
             "C8",
             f"{path} was not written by convatlas: it says nothing of its network, classes or preprocessing",
-            "`convatlas import` makes a bundle of weights by others",
+            "`convatlas import` makes a bundle of weights by others; if it is ours, it is damaged: get it again",
         )
     digest, text = sealed[:64], sealed[64:]
     if _sha256(text.encode()) != digest:
         raise WeightsError("C4", f"{path}: its record fails its checksum", REFETCH)
-    record = json.loads(text)
-    if record["format"] > FORMAT:
+    try:
+        record = json.loads(text)
+        newer, expected = record["format"] > FORMAT, dict(record.pop("sha256"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise WeightsError("C4", f"{path}: its record is none that convatlas writes", REFETCH) from None
+    if newer:
         raise WeightsError("C10", f"{path} has format {record['format']}, newer than {FORMAT}", "update convatlas")
-    expected = record.pop("sha256")
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or _digest(tensors[name]) != expected.get(name):
             raise WeightsError("C4", f"{path}: tensor {name!r} fails its checksum", REFETCH)
@@ -61,32 +93,54 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_bytes(path: str | Path) -> bytes:
     """The whole file, so that nothing changes under the reader.  Raises WeightsError or ResourceError."""
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe or device might never end
+            raise WeightsError("C8", f"{path} is not a regular file", "check the path")
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise WeightsError("C8", f"there is no file {path}", "check the path") from None
     except OSError as error:
         what = f"cannot read {path}: {explain(error)}"
         raise ResourceError("C8", what, "check the path and its permissions") from None
+    except MemoryError:
+        raise ResourceError("C8", f"{path} does not fit into memory", "free memory, or check the file") from None
 
 
 def parse(content: bytes, path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the JSON header of safetensors bytes.  Raises WeightsError if they are not well-formed."""
+    """The tensors, in the order of the file, and the JSON header of safetensors bytes.
+
+    Raises WeightsError if they are not well-formed.
+    """
     try:
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
         text = content[8 : 8 + length].decode().rstrip(" ")
         header = json.loads(text)
-        canonical = json.dumps(header, ensure_ascii=False, separators=(",", ":")) == text
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
-        raise WeightsError("C5", f"{path} is not a whole safetensors file ({error})", REFETCH) from None
-    if not canonical and KEY in header.get("__metadata__", {}):
+    except Exception as error:  # the parsers raise many things on hostile bytes
+        raise WeightsError("C5", f"{path} is not a whole safetensors file ({reason(error)})", REFETCH) from None
+    if KEY in _metadata(header) and _canonical(header) != text:
         raise WeightsError("C4", f"{path}: its header has been changed", REFETCH)
-    return tensors, header
+    return {name: tensors[name] for name in header if name != "__metadata__"}, header
+
+
+def reason(error: Exception) -> str:
+    """What an error by others says, on one line without control characters."""
+    return (str(error) or type(error).__name__).encode("unicode_escape").decode()[:120]
+
+
+def _metadata(header: dict[str, Any]) -> dict[str, str]:
+    return header.get("__metadata__") or {}
+
+
+def _canonical(header: dict[str, Any]) -> str:
+    return json.dumps(header, ensure_ascii=False, separators=(",", ":"))
 
 
 def _digest(tensor: Tensor) -> str:
-    head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-    return _sha256(head, tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return _sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode(), _bytes(tensor))
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _sha256(*parts: bytes | memoryview) -> str:

@@ -1,0 +1,29 @@
+from .data import Preprocess as Preprocess
+from .data import decode as decode
+from .data import open_data as open_data
+from .deploy import predict_files as predict_files
+from .errors import ConvatlasError as ConvatlasError
+from .papers import audit as audit
+from .papers import describe as describe
+from .report import write_report as write_report
+from .train.fit import fit as fit
+from .train.fit import plan as plan
+from .train.measure import measure as measure
+from .train.recipe import Recipe as Recipe
+from .train.run import Run as Run
+from .tree import SE as SE
+from .tree import cost as cost
+from .tree import draw as draw
+from .tree import features as features
+from .tree import fold_batch_norm as fold_batch_norm
+from .tree import freeze as freeze
+from .tree import insert_se as insert_se
+from .tree import replace_head as replace_head
+from .tree import set_in_channels as set_in_channels
+from .weights import Bundle as Bundle
+from .weights import import_weights as import_weights
+from .zoo import create as create
+from .zoo import list_networks as list_networks
+from .zoo import spec as spec
+
+__version__: str

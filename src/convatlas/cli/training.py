@@ -1,0 +1,161 @@
+"""`train`, `eval` and `report`."""
+
+import argparse
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+from .parts import Commands, command, print_json, print_table
+
+
+def add_commands(commands: Commands) -> None:
+    """Declare them."""
+    parser = command(commands, train, "train a network and measure it on held-out images", json=True)
+    parser.add_argument("--network", help="see `convatlas list`; chosen by the images' size if not given")
+    parser.add_argument("--size", type=int, help="side of the input in pixels; chosen if not given")
+    parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/DATA-NETWORK-SEED)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
+    add_data(parser, default="digits")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read images (default: 0, none)")
+    add_machine(parser)
+    add_recipe(parser)
+    parser = command(commands, eval_, "measure a trained network on images", json=True)
+    parser.add_argument("model", help="a model.safetensors, or the folder of a run")
+    parser.add_argument("--part", choices=("train", "val", "test"), default="test", help="(default: test)")
+    add_data(parser, default=None)
+    add_machine(parser)
+    parser = command(commands, report, "write the report of a run, one HTML page")
+    parser.add_argument("folder", metavar="RUN", help="the folder that `convatlas train` wrote")
+
+
+def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Where images come from and what may be wrong with them."""
+    shown = default or "the run's own"
+    names = "digits, cifar10, cifar100, mnist, fashion-mnist, imagenet"
+    parser.add_argument("--data", default=default, help=f"a folder, Parquet, or {names} (default: {shown})")
+    parser.add_argument("--split-seed", type=int, default=0, help="of the parts cut from the data (default: 0)")
+    parser.add_argument("--on-bad-file", choices=("fail", "skip"), default="fail", help="(default: fail)")
+    parser.add_argument("--allow-empty-class", action="store_true", help="keep class folders without images")
+    parser.add_argument("--download", action="store_true", help="fetch a named data set if it is not there")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """What it runs on."""
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
+    parser.add_argument("--threads", type=int, help="of one operation on the CPU (default: one a core)")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """A flag for every field of a recipe."""
+    from ..train.recipe import Recipe, builtin
+
+    group = parser.add_argument_group("recipe", "a file, or one that comes with convatlas, and changes to it")
+    group.add_argument("--recipe", metavar="FILE", help=f"a .yaml or .toml file, or {', '.join(builtin())}")
+    for f in fields(Recipe):
+        kinds = get_args(f.type)
+        kind: Any = (kinds or (f.type,))[0]
+        options: dict[str, Any] = {"type": kind, "nargs": "+" if kinds else None, "metavar": kind.__name__.upper()}
+        if kind is bool:
+            options = {"action": argparse.BooleanOptionalAction}
+        elif f.metadata["choices"]:
+            options = {"choices": f.metadata["choices"]}
+        name = f"--{f.name.replace('_', '-')}"
+        group.add_argument(name, dest=f"recipe_{f.name}", default=None, help=f.metadata["help"], **options)
+
+
+def opening(args: argparse.Namespace, console: Any) -> dict[str, Any]:
+    """The arguments for opening data."""
+    from ..train.progress import Reading
+
+    return {
+        "split_seed": args.split_seed,
+        "device": args.device,
+        "on_bad_file": args.on_bad_file,
+        "allow_empty_class": args.allow_empty_class,
+        "download": args.download,
+        "progress": Reading(console),
+    }
+
+
+def set_up(args: argparse.Namespace) -> Any:
+    """Threads, and the console on standard error that progress and remarks go to."""
+    import torch
+    from rich.console import Console
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return Console(stderr=True, highlight=False)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Choose what is not given, train, measure, report."""
+    from ..report import write_report
+    from ..train.fit import fit, plan
+    from ..train.progress import Bar
+    from ..train.run import Run
+
+    console = set_up(args)
+    given = {name: value for name, value in vars(args).items() if name.startswith("recipe_") and value is not None}
+    overrides = {
+        name.removeprefix("recipe_"): tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+    }
+    planned = plan(
+        args.data,
+        network=args.network,
+        size=args.size,
+        recipe=args.recipe,
+        overrides=overrides,
+        seed=args.seed,
+        **opening(args, console),
+    )
+    splits, arch = planned.splits, planned.arch
+    parts = ", ".join(f"{part} {len(getattr(splits, part)):,}" for part in ("train", "val", "test"))
+    console.print(f"{splits.name}: {len(splits.classes)} classes; {parts} images ({splits.how})")
+    for warning in splits.warnings:
+        console.print(f"[yellow]warning:[/] {warning}")
+    console.print(f"{arch.name}, recipe {planned.recipe_name}, seed {args.seed}, on {planned.device}: {planned.why}")
+
+    folder = Path(args.out or f"runs/{splits.name}-{arch.name}-{args.seed}")
+    bar = Bar(console, folder)
+    command = shlex.join(["convatlas", *sys.argv[1:]])
+    try:
+        result = fit(planned, Run(folder), bar, workers=args.workers, command=command)
+    finally:
+        bar.end()
+    page = write_report(folder)
+    if args.json:
+        return print_json(result)
+    test = result["test"]
+    print(f"test accuracy {test['accuracy']:.2%} of {test['images']} images, loss {test['loss']:.4f}")
+    print(f"model  {folder / 'model.safetensors'}\nreport {page}")
+    return None
+
+
+def eval_(args: argparse.Namespace) -> None:
+    """Measure on one part of the data; of a run's own data, exactly its parts."""
+    from ..train.measure import measure
+
+    console = set_up(args)
+    bundle, predictions, how = measure(args.model, args.data, part=args.part, **opening(args, console))
+    metrics = predictions.metrics()
+    if args.json:
+        return print_json({"model": args.model, "network": bundle.spec.name, "part": args.part, "how": how, **metrics})
+    console.print(f"{bundle.spec.name} on {args.part}: {how}")
+    images = len(predictions.labels)
+    rows = [
+        ("accuracy", f"{metrics['accuracy']:.2%}", f"{round(metrics['accuracy'] * images):,} of {images:,}"),
+        ("top 5", f"{metrics['top5']:.2%}", ""),
+        ("loss", f"{metrics['loss']:.4f}", "nats"),
+        ("calibration error", f"{metrics['calibration_error']:.4f}", ""),
+    ]
+    return print_table(("figure", "value #", ""), rows)
+
+
+def report(args: argparse.Namespace) -> None:
+    """The page of a finished run."""
+    from ..report import write_report
+
+    print(write_report(Path(args.folder)))

@@ -1,0 +1,66 @@
+"""From a name, a folder or a Parquet file to images in train, val and test."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, explain
+from .check import OnBadFile, check
+from .decode import MAX_PIXELS, shown
+from .folder import read_folder
+from .images import Progress
+from .named import NAMES, read_named
+from .parquet import parquet_files, read_parquet
+from .splits import Source, Splits, restore, split
+
+
+def open_data(
+    spec: str | Path,
+    *,
+    seed: int = 0,
+    record: Mapping[str, Any] | None = None,
+    on_bad_file: OnBadFile = "fail",
+    download: bool = False,
+    allow_empty_class: bool = False,
+    follow_outside: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> Splits:
+    """Open the data set `spec`: one of `NAMES`, a folder, or a Parquet file or folder.
+
+    Every file is read once (see `check`), unless `on_bad_file` is `lazy`.  Parts that are not given are cut by `seed`;
+    with a `record` (of `Splits.record`) all parts are exactly as there.  A named set is fetched only by `download`.
+    Raises ConfigError L7 for a spec that is nothing, ResourceError for data that is not there or cannot be fetched, and
+    DataError for data that cannot be used.
+    """
+    source = _read(spec, download, allow_empty_class, follow_outside, max_pixels)
+    images, bad, warnings = check(source.images, on_bad_file, progress=progress)
+    source = replace(source, warnings=source.warnings + warnings)
+    return split(source, images, seed, bad) if record is None else restore(source, images, record)
+
+
+def _read(spec: str | Path, download: bool, allow_empty_class: bool, follow_outside: bool, max_pixels: int) -> Source:
+    if spec in NAMES:
+        return read_named(str(spec), download=download, max_pixels=max_pixels)
+    try:
+        path = Path(spec).expanduser()
+        path.stat()
+        is_parquet = bool(parquet_files(path))
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a null byte, RuntimeError: ~ of an unknown user
+        raise _unknown(spec, explain(error) if isinstance(error, OSError) else str(error)) from error
+    if is_parquet:
+        return read_parquet(path, max_pixels=max_pixels)
+    if path.is_dir():
+        return read_folder(
+            path, allow_empty_class=allow_empty_class, follow_outside=follow_outside, max_pixels=max_pixels
+        )
+    raise _unknown(spec, "neither a folder nor a Parquet file")
+
+
+def _unknown(spec: str | Path, reason: str) -> ConfigError:
+    near = difflib.get_close_matches(str(spec).lower(), NAMES)
+    question = f"did you mean {' or '.join(near)}? " if near else ""
+    remedy = f"{question}Give a folder, a Parquet file or one of {', '.join(NAMES)}"
+    return ConfigError("L7", f"{shown(spec)}: {reason}", remedy)

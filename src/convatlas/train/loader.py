@@ -1,0 +1,79 @@
+"""From images to batches, without any state.
+
+The order of an epoch is a function of (seed, epoch), the augmentation of an image one of (seed, epoch, index).  So a
+run can go on at any step, with any number of workers, and see exactly what it would have seen.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..data import Images
+from .augment import Augment
+
+
+def mix(*numbers: int) -> int:
+    """A seed, 63 bits, that depends on all of the numbers."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+@dataclass(frozen=True)
+class Order(Sampler):
+    """The batches of steps start..stop, each a list of (epoch, index).
+
+    An epoch is a permutation of the `count` images, cut into batches; a last batch of a single image is left out,
+    since BatchNorm cannot learn from it.
+    """
+
+    count: int
+    batch: int
+    seed: int
+    start: int
+    stop: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(self.count, self.batch)
+        return max(1, full + (rest > 1))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        shuffled, indices = -1, []
+        for step in range(self.start, self.stop):
+            epoch, number = divmod(step, self.steps_per_epoch)
+            if epoch != shuffled:
+                generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+                shuffled, indices = epoch, torch.randperm(self.count, generator=generator).tolist()
+            yield [(epoch, index) for index in indices[number * self.batch : (number + 1) * self.batch]]
+
+
+class Augmented(Dataset):
+    """Training images: item (epoch, index) is (uint8 (3, size, size), label, index)."""
+
+    def __init__(self, images: Images, augment: Augment, seed: int):
+        self.images, self.augment, self.seed = images, augment, seed
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int, int]:
+        epoch, index = place
+        image, label = self.images[index]
+        torch.default_generator.manual_seed(mix(self.seed, epoch, index))
+        return self.augment(image), label, index
+
+
+def train_batches(images: Images, augment: Augment, order: Order, workers: int) -> DataLoader:
+    """Batches (uint8 (N, 3, size, size), labels (N,), indices (N,)) in the given order."""
+    return DataLoader(
+        Augmented(images, augment, order.seed),
+        batch_sampler=order,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="fork" if workers else None,
+    )

@@ -1,0 +1,112 @@
+"""What a person sees while a network trains: a bar with rate and remaining time, and a line for each epoch."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from .checkpoint import State
+
+
+class Rate(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        """The mean since training started or went on."""
+        seconds = task.elapsed or 0
+        return Text(f"{task.fields['images'] / seconds:,.0f} images/s" if seconds else "")
+
+
+class Reading:
+    """Shows how many images have been read so far, for whoever opens data."""
+
+    def __init__(self, console: Console):
+        self.progress = Progress(TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), console=console,
+                                 transient=True)  # fmt: skip
+        self.task: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` images have been read."""
+        if self.task is None:
+            self.task = self.progress.add_task("", total=total)
+            self.progress.start()
+        self.progress.update(self.task, completed=done)
+        if done == total:
+            self.progress.stop()
+
+
+class Bar:
+    """A `Watcher` that writes to a console, and scalars to TensorBoard if it is installed."""
+
+    def __init__(self, console: Console, folder: Any = None):
+        self.console, self.folder = console, folder
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            Rate(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self.task: Any = None
+        self.images = 0
+        self.board: Any = None
+        self.shown = 0.0
+
+    def begin(self, state: State, total: int, notes: list[str]) -> None:
+        """Training starts, or goes on, at `state.step` of `total`."""
+        for note in notes:
+            self.console.print(f"[yellow]warning:[/] {note}; going on from an older one", highlight=False)
+        if state.step:
+            self.console.print(f"going on at step {state.step} of {total}")
+        self.task = self.progress.add_task("", total=total, completed=state.step, epoch=1, loss=0.0, images=0)
+        self.progress.start()
+        self._open_board(state.step)
+
+    def step(self, state: State, total: int, images: int) -> None:
+        """A step is done."""
+        self.images += images
+        if time.monotonic() - self.shown > 0.2:
+            self.shown = time.monotonic()
+            loss = state.sums["loss"] / max(1, state.sums["seen"])
+            epoch = len(state.history) + 1
+            self.progress.update(self.task, completed=state.step, epoch=epoch, loss=loss, images=self.images)
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """An epoch is done and validated."""
+        self.console.print(
+            f"epoch {row['epoch']:3}  lr {row['lr']:.4f}  train loss {row['train_loss']:.4f} "
+            f"accuracy {row['train_accuracy']:7.2%}  val loss {row['val_loss']:.4f} "
+            f"accuracy {row['val_accuracy']:7.2%}{'  best' if best else ''}",
+            highlight=False,
+        )
+        self._write_board(row)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+        if self.board is not None:
+            self.board.close()
+
+    def _open_board(self, step: int) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step) if self.folder else None
+        except ImportError:
+            self.board = None
+
+    def _write_board(self, row: dict[str, Any]) -> None:
+        if self.board is None:
+            return
+        try:
+            for name, value in row.items():
+                if name != "epoch":
+                    self.board.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+            self.board.flush()
+        except OSError as error:  # a lost log is no reason to lose the training
+            self.console.print(f"[yellow]warning:[/] TensorBoard's log is given up: {error}", highlight=False)
+            self.board = None

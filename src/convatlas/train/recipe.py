@@ -1,0 +1,146 @@
+"""How a network is trained: a value, and a YAML or TOML file with the same fields."""
+
+import difflib
+import math
+import re
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from ..errors import ConfigError, explain
+
+MAX_BYTES = 1 << 16  # of a recipe file
+
+
+def _option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float = 0, high: float = math.inf) -> Any:
+    """A field with its help text and the values that it allows: one of `choices`, or low <= value <= high."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the result of training besides network, data and seed.  Raises ConfigError on bad values.
+
+    Fractions of an epoch are allowed where epochs are meant.
+    """
+
+    epochs: int = _option(30, "passes over the training images", low=1)
+    batch: int = _option(128, "images per step", low=1)
+    optimizer: str = _option("sgd", "the update rule", choices=("sgd", "adamw", "rmsprop_tf"))
+    lr: float = _option(0.1, "peak learning rate")
+    momentum: float = _option(0.9, "of sgd and rmsprop_tf; of adamw it is beta1", high=0.9999)
+    nesterov: bool = _option(True, "Nesterov's form of momentum (sgd)")
+    weight_decay: float = _option(5e-4, "of the weights; coupled, but decoupled in adamw")
+    decay_norm: bool = _option(False, "decay biases and normalisation parameters too")
+    schedule: str = _option("cosine", "how the rate falls to its end", choices=("cosine", "linear", "step"))
+    warmup: float = _option(1.0, "epochs of linear rise at the start")
+    milestones: tuple[float, ...] = _option((0.5, 0.75), "step: at these fractions of the epochs", high=1)
+    gamma: float = _option(0.1, "step: the factor at each milestone", high=1)
+    label_smoothing: float = _option(0.0, "weight spread over all classes [arXiv:1512.00567, Sec. 7]", high=0.999)
+    aux_weight: float = _option(0.3, "of each auxiliary head's loss [arXiv:1409.4842, Sec. 5]")
+    ema: float = _option(0.0, "decay of the averaged weights that are evaluated; 0: none", high=0.99999)
+    clip: float = _option(0.0, "largest norm of the gradient; 0: any")
+    augment: str = _option("none", "what is done to training images", choices=("none", "digits", "small", "photo"))
+    precision: str = _option("auto", "auto: bf16 or fp16 on a GPU", choices=("auto", "fp32", "bf16", "fp16"))
+
+    def __post_init__(self):
+        for f in fields(self):
+            problem = _problem(f, getattr(self, f.name))
+            if problem:
+                raise ConfigError("L2", f"{f.name} = {getattr(self, f.name)!r} {problem[0]}", problem[1])
+
+    @staticmethod
+    def load(path: str | Path) -> "Recipe":
+        """Read a `.yaml`, `.yml` or `.toml` file, or a recipe that comes with convatlas, by its name.
+
+        Raises ConfigError that names file, line and key for what is unknown, doubled, of a wrong type or out of range.
+        """
+        file = builtin().get(str(path)) or Path(path)
+        text = _read(file, path)
+        values = _parse(file, text, path)
+        for key, value in values.items():
+            if key not in NAMES:
+                near = difflib.get_close_matches(str(key), NAMES, n=1)
+                remedy = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(NAMES)}"
+                raise ConfigError("L1", f"{path}:{_line(text, key)}: unknown key {key!r}", remedy)
+            if isinstance(value, list):
+                values[key] = value = tuple(value)
+            problem = _problem(NAMES[key], value)
+            if problem:
+                raise ConfigError("L2", f"{path}:{_line(text, key)}: {key} = {value!r} {problem[0]}", problem[1])
+        return Recipe(**values)
+
+    def replaced(self, **values: Any) -> "Recipe":
+        """With some fields replaced."""
+        return replace(self, **values)
+
+
+NAMES = {f.name: f for f in fields(Recipe)}
+
+
+def builtin() -> dict[str, Path]:
+    """The recipes that come with convatlas, by name."""
+    folder = Path(str(resources.files("convatlas") / "recipes"))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def _problem(f: Any, value: Any) -> tuple[str, str] | None:
+    """What is wrong with a value of a field, and the remedy."""
+    kinds = get_args(f.type)
+    if not kinds:
+        return _item_problem(f, f.type, value)
+    if not isinstance(value, tuple):
+        return "is not a list", f"give numbers as in {list(f.default)}"
+    return next((problem for item in value if (problem := _item_problem(f, kinds[0], item))), None)
+
+
+def _item_problem(f: Any, kind: type, value: Any) -> tuple[str, str] | None:
+    if kind is bool:
+        return None if isinstance(value, bool) else ("is neither true nor false", "give true or false")
+    if kind is str:
+        choices = f.metadata["choices"]
+        return None if value in choices else ("is unknown", f"one of {', '.join(choices)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        hint = " (in YAML, 1e-3 is a text; write 1.0e-3)" if isinstance(value, str) else ""
+        return f"is not a {'number' if kind is float else 'whole number'}", f"give one as in {f.default}{hint}"
+    low, high = f.metadata["low"], f.metadata["high"]
+    if low <= value <= high and math.isfinite(value):
+        return None
+    return "is out of range", f"at least {low}" + (f", at most {high}" if math.isfinite(high) else "")
+
+
+def _read(file: Path, path: str | Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        names = ", ".join(builtin())
+        remedy = f"give a .yaml or .toml file, or one of {names}"
+        raise ConfigError("L7", f"cannot read the recipe {path}: {explain(error)}", remedy) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError("L3", f"{path} has {len(content):,} bytes, too many for a recipe", "give a recipe")
+    return content.decode("utf-8", "replace")
+
+
+def _parse(file: Path, text: str, path: str | Path) -> dict[str, Any]:
+    if re.search(r"^[^#'\"]*:\s*[&*!]", text, re.M):
+        raise ConfigError("L3", f"{path} uses YAML anchors, aliases or tags", "write plain keys and values")
+    try:
+        values = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError("L3", f"{path} is not valid: {reason}", "write `key: value`, one a line") from None
+    if not isinstance(values or {}, dict):
+        raise ConfigError("L3", f"{path} is not a list of keys and values", "write `key: value`, one a line")
+    for key in values or {}:
+        if len(re.findall(rf"^{re.escape(str(key))}\s*[:=]", text, re.M)) > 1:
+            raise ConfigError("L3", f"{path}:{_line(text, key)}: {key} is given twice", "keep one of them")
+    return values or {}
+
+
+def _line(text: str, key: object) -> int:
+    found = re.search(rf"^\s*['\"]?{re.escape(str(key))}['\"]?\s*[:=]", text, re.M)
+    return text.count("\n", 0, found.end()) + 1 if found else 1

@@ -1,0 +1,153 @@
+"""A run's folder: what it is a run of, its log, its checkpoints and its results.
+
+run.json               network, preprocessing, recipe, data, seed, environment
+split.json             which images were in train, val and test
+log.csv, log.jsonl     a row an epoch
+checkpoint-*           the newest two states of training
+best.safetensors       the weights that were best on the validation images
+model.safetensors      the finished bundle
+test.jsonl             a row for each test image
+mistakes/              the test images that were wrong with the most confidence
+result.json            what came out, with seeds, times and environment
+"""
+
+import csv
+import io
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import files
+from ..data import Images
+from ..errors import ConfigError, ResourceError, explain
+from .evaluate import Predictions
+
+MISTAKES = 24  # images kept
+
+
+class Run:
+    """One training run in one folder."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder).expanduser()
+
+    def path(self, name: str) -> Path:
+        """A file of the run."""
+        return self.folder / name
+
+    def open(self, config: dict[str, Any], about: dict[str, Any]) -> bool:
+        """Begin a run of `config`, or go on with the one that is there; whether it is finished already.
+
+        `about` is noted too, but may differ when the run goes on.
+
+        Raises ResourceError C3 if the folder can't be written, ConfigError L4 if it holds a run of something else.
+        """
+        probe = self.path("probe")
+        try:
+            files.write_text(probe, "")
+            probe.unlink()
+        except (ResourceError, OSError) as error:
+            reason = explain(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+            raise ResourceError("C3", f"cannot write to {self.folder}: {reason}", "give another --out") from None
+        files.sweep(self.folder)
+        if not self.path("run.json").exists():
+            self.write_json("run.json", {**config, **about, "environment": environment()})
+            return False
+        before = self.read_json("run.json")
+        differing = sorted(differences({k: before.get(k) for k in config}, json.loads(json.dumps(config))))
+        if differing:
+            what = f"{self.folder} holds another run: {', '.join(differing[:5])}"
+            raise ConfigError("L4", what, "give another --out, or the same command to go on with that run")
+        return self.path("result.json").exists()
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the run."""
+        files.write_text(self.path(name), json.dumps(content, indent=1) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of the run.  Raises ConfigError if there is no such run."""
+        try:
+            return json.loads(self.path(name).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            reason = explain(error) if isinstance(error, OSError) else str(error)
+            what = f"{self.folder} is not a run: {name}: {reason}"
+            raise ConfigError("L7", what, "give the folder that `convatlas train` wrote") from None
+
+    def write_log(self, history: list[dict[str, Any]]) -> None:
+        """Write the epochs so far as CSV and as JSON lines."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        files.write_text(self.path("log.csv"), table.getvalue())
+        files.write_text(self.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
+
+    def write_test(self, predictions: Predictions, images: Images) -> None:
+        """Write a row for each test image, and the worst mistakes as pictures."""
+        probabilities = predictions.probabilities
+        confidence, predicted = probabilities.max(1)
+        best = probabilities.topk(min(5, len(predictions.classes)))
+        rows = [
+            {
+                "name": name,
+                "label": predictions.classes[label],
+                "predicted": predictions.classes[guess],
+                "confidence": round(sure, 6),
+                "top5": {predictions.classes[c]: round(p, 6) for p, c in zip(ps, cs, strict=True)},
+            }
+            for name, label, guess, sure, ps, cs in zip(
+                predictions.names,
+                predictions.labels.tolist(),
+                predicted.tolist(),
+                confidence.tolist(),
+                best.values.tolist(),
+                best.indices.tolist(),
+                strict=True,
+            )
+        ]
+        files.write_text(self.path("test.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
+        wrong = (predicted != predictions.labels).nonzero().flatten()
+        worst = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES].tolist()
+        self._write_mistakes([(rows[i], images.read(i)) for i in worst])
+
+    def _write_mistakes(self, mistakes: list[tuple[dict[str, Any], torch.Tensor]]) -> None:
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        folder = self.path("mistakes")
+        shutil.rmtree(folder, ignore_errors=True)
+        listing = []
+        for number, (row, pixels) in enumerate(mistakes):
+            image = to_pil_image(pixels)
+            image.thumbnail((256, 256))
+            png = io.BytesIO()
+            image.save(png, "PNG")
+            files.write_bytes(folder / f"{number:02}.png", png.getvalue())
+            listing.append({"file": f"{number:02}.png", **row})
+        files.write_text(folder / "mistakes.json", json.dumps(listing, indent=1) + "\n")
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """The paths at which two JSON values differ, with both values: `recipe.lr 0.1 -> 0.2`."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        keys = [*a, *(key for key in b if key not in a)]
+        return [d for key in keys for d in differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)]
+    return [] if a == b else [f"{path} {a!r} -> {b!r}"]
+
+
+def environment() -> dict[str, Any]:
+    """Where numbers were measured: versions, processor, threads."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
