@@ -3,8 +3,13 @@
 import argparse
 from collections import Counter
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from .parts import Commands, command, count, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..papers.audit import Finding
+    from ..tree import Cost
 
 
 def add_commands(commands: Commands) -> None:
@@ -85,7 +90,7 @@ def show(args: argparse.Namespace) -> None:
     return None
 
 
-def show_layers(cost, every: bool) -> None:
+def show_layers(cost: "Cost", every: bool) -> None:
     """The table of layers, or of parts."""
     columns = ("layer", "kind", "output", "params #", "MACs #", "saved KiB #", "receptive field #", "jump #")
     rows = cost.rows
@@ -109,14 +114,17 @@ def audit(args: argparse.Namespace) -> int:
         print_json([asdict(finding) for finding in findings])
     else:
         computed = [f for f in findings if args.all or f.exact is not None or f.verdict in ("contradiction", "differs")]
-        rows = [
-            (f.paper, f.arch or f.network, f.quantity, f"{f.printed} {f.unit}", f.exact or "", f.convention, f.verdict)
-            for f in computed
-        ]
-        print_table(("paper", "network", "quantity", "printed", "exact", "counting", "verdict"), rows)
+        columns = ("paper", "network", "quantity", "printed", "exact", "counting", "verdict")
+        print_table(columns, [finding_row(f) for f in computed])
         for f in computed:
             if f.verdict in ("contradiction", "differs"):
                 print(f"{f.verdict}: {f.paper}, {f.network}, {f.quantity} {f.printed} {f.unit} ({f.where}): {f.note}")
         counts = Counter(finding.verdict for finding in findings)
         print("; ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items())))
     return 1 if any(finding.verdict == "differs" for finding in findings) else 0
+
+
+def finding_row(f: "Finding") -> tuple:
+    """A finding's cells."""
+    exact = "" if f.exact is None else f.exact
+    return f.paper, f.arch or f.network, f.quantity, f"{f.printed} {f.unit}", exact, f.convention, f.verdict

@@ -86,7 +86,8 @@ def set_up(args: argparse.Namespace) -> Any:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    return Console(stderr=True, highlight=False)
+    wide = None if sys.stderr.isatty() else 200  # a log file has no width
+    return Console(stderr=True, width=wide, highlight=False)
 
 
 def train(args: argparse.Namespace) -> None:

@@ -76,10 +76,9 @@ def reliability_chart(bins: Sequence[Bin]) -> str:
         top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         left, width = [b.low for b in bins], [b.high - b.low for b in bins]
         top.bar(left, [b.accuracy for b in bins], width, align="edge", color=BLUE, alpha=0.7, edgecolor="white")
-        top.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1, label="calibrated")
-        top.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o", color=ORANGE, label="accuracy of a bin")
+        top.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1)
+        top.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o", color=ORANGE, markersize=4)
         top.set(title="Reliability", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
-        top.legend(loc="upper left")
         bars = bottom.bar(
             left, [b.images for b in bins], width, align="edge", color=MUTED, alpha=0.5, edgecolor="white"
         )
@@ -116,7 +115,8 @@ def _train_and_val(axes, log: Sequence[dict[str, Any]], quantity: str, kept: int
     train, val = ([row[f"{part}_{quantity}"] for row in log] for part in ("train", "val"))
     axes.plot(epochs, train, "o-", color=BLUE, label="train")
     axes.plot(epochs, val, "s-", color=ORANGE, label="val")
-    axes.plot(kept, val[epochs.index(kept)], "o", color=INK, markersize=9, markerfacecolor="none", label="kept")
+    chosen = val[epochs.index(kept)]
+    axes.plot(kept, chosen, "o", color=INK, markersize=9, markerfacecolor="none", clip_on=False, label="kept")
     axes.legend()
     axes.set_xlabel("epoch")
     _whole_epochs(axes)

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..errors import ConfigError, ResourceError, explain
 from .evaluate import Predictions
 
 MISTAKES = 24  # images kept
+SAMPLES = 8
 
 
 class Run:
@@ -112,24 +114,29 @@ class Run:
             )
         ]
         files.write_text(self.path("test.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
+        for i in torch.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).long().tolist():
+            safe = re.sub(r"[^\w.-]+", "-", f"{rows[i]['label']}_{Path(rows[i]['name']).with_suffix('')}")
+            files.write_bytes(self.path("samples") / f"{safe[:100]}.png", png(images.read(i)))
         wrong = (predicted != predictions.labels).nonzero().flatten()
         worst = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES].tolist()
-        self._write_mistakes([(rows[i], images.read(i)) for i in worst])
-
-    def _write_mistakes(self, mistakes: list[tuple[dict[str, Any], torch.Tensor]]) -> None:
-        from torchvision.transforms.v2.functional import to_pil_image
-
         folder = self.path("mistakes")
         shutil.rmtree(folder, ignore_errors=True)
-        listing = []
-        for number, (row, pixels) in enumerate(mistakes):
-            image = to_pil_image(pixels)
-            image.thumbnail((256, 256))
-            png = io.BytesIO()
-            image.save(png, "PNG")
-            files.write_bytes(folder / f"{number:02}.png", png.getvalue())
-            listing.append({"file": f"{number:02}.png", **row})
+        listing = [{"file": f"{number:02}.png", **rows[i]} for number, i in enumerate(worst)]
+        for entry, i in zip(listing, worst, strict=True):
+            files.write_bytes(folder / entry["file"], png(images.read(i), most=256))
         files.write_text(folder / "mistakes.json", json.dumps(listing, indent=1) + "\n")
+
+
+def png(pixels: torch.Tensor, most: int | None = None) -> bytes:
+    """A PNG file of uint8 (3, H, W), made smaller where a side is longer than `most` pixels."""
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    image = to_pil_image(pixels)
+    if most is not None:
+        image.thumbnail((most, most))
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[str]:

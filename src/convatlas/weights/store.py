@@ -42,7 +42,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], record: dict[str
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that every tensor is aligned
     text = json.dumps(
-        {"format": FORMAT, **record, "sha256": {name: _digest(t) for name, t in tensors.items()}}, sort_keys=True
+        {**record, "format": FORMAT, "sha256": {name: _digest(t) for name, t in tensors.items()}}, sort_keys=True
     )
     header: dict[str, Any] = {"__metadata__": {KEY: _sha256(text.encode()) + text}}
     end = 0
