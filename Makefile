@@ -36,7 +36,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
 
 results: $(VENV)/.installed
-	$(BIN)/python benchmarks/digits.py
+	$(BIN)/python benchmarks/seeds.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -45,8 +45,8 @@ def test_every_tensor_finds_its_place(library, name):
     ("library", "name", "size"),
     [(library, name, 96 if depth < 50 else 64) for library in LIBRARIES for name in RESNETS
      if (depth := int(name.removeprefix("resnet")))]
-    + [("torchvision", name, 224) for name in ("vgg11", "vgg13_bn", "vgg16", "vgg19_bn")]
-    + [("timm", "vgg11_bn", 224), ("timm", "vgg16", 224)],
+    + [("torchvision", name, 224) for name in ("vgg11", "vgg13_bn", "vgg16")]
+    + [("timm", "vgg11_bn", 224)],
 )  # fmt: skip
 def test_the_logits_are_those_of_the_original(randomised, library, name, size):
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def test_the_logits_are_those_of_the_original(randomised, library, name, size):
     randomised(theirs)  # in place: the weights are the same memory
     ours = arch.skeleton().to_empty(device="cpu")
     ours.load_state_dict(weights)
-    x = torch.randn(2, 3, size, size)
+    x = torch.randn(1, 3, size, size)
     found, expected = ours.eval()(x), theirs(x)
     assert expected.std() > 1e-3
     if library == "timm" and name.startswith("vgg"):  # its fully connected layers are convolutions: sums in other order
@@ -120,7 +120,7 @@ def test_every_tensor_of_the_cifar_resnets_finds_its_place(name):
 
 
 RELATIVES = [("torchvision", "wide_resnet50_2"), ("torchvision", "resnext50_32x4d"), ("timm", "resnet26"),
-             ("timm", "resnet50d"), ("timm", "resnetblur50"), ("timm", "seresnet50"), ("timm", "resnetv2_50")]  # fmt: skip
+             ("timm", "resnet50d"), ("timm", "seresnet50"), ("timm", "resnetv2_50")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("library", "name"), RELATIVES)

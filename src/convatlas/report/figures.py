@@ -64,7 +64,7 @@ def rate_chart(log: Sequence[dict[str, Any]]) -> str:
         axes = figure.subplots()
         axes.plot([row["epoch"] for row in log], [row["lr"] for row in log], "o-", color=MUTED)
         axes.set(title="Learning rate", ylim=(0, None))
-        _whole_epochs(axes)
+        _whole_epochs(axes, len(log))
 
     return render("rate", paint, height=1.5)
 
@@ -119,9 +119,10 @@ def _train_and_val(axes, log: Sequence[dict[str, Any]], quantity: str, kept: int
     axes.plot(kept, chosen, "o", color=INK, markersize=9, markerfacecolor="none", clip_on=False, label="kept")
     axes.legend()
     axes.set_xlabel("epoch")
-    _whole_epochs(axes)
+    _whole_epochs(axes, len(log))
     return [*train, *val]
 
 
-def _whole_epochs(axes) -> None:
-    axes.xaxis.get_major_locator().set_params(integer=True)
+def _whole_epochs(axes, epochs: int) -> None:
+    axes.set_xlim(0.5, epochs + 0.5)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -1,0 +1,60 @@
+"""The main job's figure: `convatlas train` on the digits with five seeds.
+
+    python benchmarks/seeds.py [--seeds 0 1 2 3 4] [--out results/digits.json]
+
+The split is the same for all seeds; they vary weights, order and augmentation.  Each run is a process of its own, as a
+user starts it, and its test images are looked at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--out", type=Path, default=Path("results/digits.json"))
+    args = parser.parse_args()
+    command = ["convatlas", "train", "--json"] + (["--data", args.data] if args.data != "digits" else [])
+    runs = []
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            program = [str(Path(sys.executable).with_name("convatlas")), *command[1:]]
+            flags = ["--seed", str(seed), "--out", str(Path(folder) / "run")]
+            done = subprocess.run([*program, *flags], check=True, stdout=subprocess.PIPE, text=True)
+        runs.append(json.loads(done.stdout))
+        print(f"seed {seed}: {runs[-1]['test']['accuracy']:.4f} in {runs[-1]['train_seconds']} s", file=sys.stderr)
+    accuracy = [run["test"]["accuracy"] for run in runs]
+    data = Path(args.data).name
+    result = {
+        "command": " ".join([*command[:2], *(["--data", data] if data != "digits" else []), "--seed SEED"]),
+        "environment": runs[0]["environment"],
+        "network": runs[0]["network"],
+        "params": runs[0]["params"],
+        "data": runs[0]["data"],
+        "how": runs[0]["how"],
+        "images": runs[0]["images"],
+        "epochs": runs[0]["epochs"],
+        "seeds": args.seeds,
+        "test_accuracy": accuracy,
+        "mean": statistics.mean(accuracy),
+        "std": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
+        "val_accuracy": [run["kept"]["val_accuracy"] for run in runs],
+        "kept": [run["kept"]["which"] for run in runs],
+        "train_seconds": [run["train_seconds"] for run in runs],
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
