@@ -36,7 +36,8 @@ def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
     names = "digits, cifar10, cifar100, mnist, fashion-mnist, imagenet"
     parser.add_argument("--data", default=default, help=f"a folder, Parquet, or {names} (default: {shown})")
     parser.add_argument("--split-seed", type=int, default=0, help="of the parts cut from the data (default: 0)")
-    parser.add_argument("--on-bad-file", choices=("fail", "skip"), default="fail", help="(default: fail)")
+    policies = "stop at once, leave it out, or find out when it is read (default: fail)"
+    parser.add_argument("--on-bad-file", choices=("fail", "skip", "lazy"), default="fail", help=policies)
     parser.add_argument("--allow-empty-class", action="store_true", help="keep class folders without images")
     parser.add_argument("--download", action="store_true", help="fetch a named data set if it is not there")
 

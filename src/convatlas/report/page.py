@@ -32,7 +32,7 @@ FILES = {
     "run.json": "network, preprocessing, recipe, data, seed and environment",
     "split.json": "which images were in train, val and test",
     "log.csv": "a row for each epoch, for a spreadsheet",
-    "log.jsonl": "the same for a program",
+    "log.jsonl": "the same, for a program",
     "test.jsonl": "a row for each test image, with the five most probable classes",
     "result.json": "the figures at the top of this page",
 }
@@ -47,7 +47,7 @@ def write_report(folder: Path) -> Path:
     for package in ("jinja2", "matplotlib"):
         _require(package)
     record = read(folder)
-    return write_text(record.folder / "report.html", render(content(record)))
+    return write_text(record.folder / "report.html", render(gather(record)))
 
 
 def render(content: dict[str, Any]) -> str:
@@ -65,7 +65,7 @@ def render(content: dict[str, Any]) -> str:
     return environment.from_string(Path(__file__).with_name("report.html.j2").read_text("utf-8")).render(content)
 
 
-def content(record: Record) -> dict[str, Any]:
+def gather(record: Record) -> dict[str, Any]:
     """What the template shows."""
     kept = record.result["kept"]
     return {
@@ -138,7 +138,7 @@ def picture(folder: Path, file: str) -> dict[str, Any]:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """`97.2 %`; None is a dash."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def duration(seconds: float) -> str:

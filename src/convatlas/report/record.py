@@ -59,7 +59,7 @@ def read(folder: Path) -> Record:
 def _load(run: Run, name: str) -> Any:
     content = _read_lines(run, name) if name.endswith(".jsonl") else run.read_json(name)
     for row in content if isinstance(content, list) else [content]:
-        lacking = [field for field in FIELDS[name] if field not in row]
+        lacking = [field for field in FIELDS[name] if not isinstance(row, dict) or field not in row]
         if lacking:
             raise _damaged(run, name, f"it says nothing of {', '.join(lacking)}")
     return content

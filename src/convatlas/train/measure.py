@@ -34,6 +34,8 @@ def measure(
     if source is None:
         raise ConfigError("L2", f"{file} is not in a run's folder, so there is nothing to measure it on", "add --data")
     record = json.loads(split.read_text("utf-8")) if source == own else None
+    if record is not None:
+        opening["on_bad_file"] = "lazy"  # the record knows which files were left out
     splits = open_data(source, seed=split_seed, record=record, **opening)
     images = align(getattr(splits, part), bundle.classes)
     device = pick_device(device)

@@ -3,6 +3,8 @@
 import difflib
 import math
 import re
+import reprlib
+import sys
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
@@ -13,7 +15,7 @@ import yaml
 
 from ..errors import ConfigError, explain
 
-MAX_BYTES = 1 << 16  # of a recipe file
+MAX_BYTES = 1 << 13  # of a recipe file; the parsers' time may grow with the square
 
 
 def _option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float = 0, high: float = math.inf) -> Any:
@@ -51,7 +53,7 @@ class Recipe:
         for f in fields(self):
             problem = _problem(f, getattr(self, f.name))
             if problem:
-                raise ConfigError("L2", f"{f.name} = {getattr(self, f.name)!r} {problem[0]}", problem[1])
+                raise ConfigError("L2", f"{f.name} = {reprlib.repr(getattr(self, f.name))} {problem[0]}", problem[1])
 
     @staticmethod
     def load(path: str | Path) -> "Recipe":
@@ -63,15 +65,16 @@ class Recipe:
         text = _read(file, path)
         values = _parse(file, text, path)
         for key, value in values.items():
+            place = f"{path}:{_line(text, key)}"
             if key not in NAMES:
-                near = difflib.get_close_matches(str(key), NAMES, n=1)
+                near = difflib.get_close_matches(str(key).lower(), NAMES, n=1)
                 remedy = f"did you mean {near[0]!r}?" if near else f"keys are {', '.join(NAMES)}"
-                raise ConfigError("L1", f"{path}:{_line(text, key)}: unknown key {key!r}", remedy)
+                raise ConfigError("L1", f"{place}: unknown key {reprlib.repr(key)}", remedy)
             if isinstance(value, list):
                 values[key] = value = tuple(value)
             problem = _problem(NAMES[key], value)
             if problem:
-                raise ConfigError("L2", f"{path}:{_line(text, key)}: {key} = {value!r} {problem[0]}", problem[1])
+                raise ConfigError("L2", f"{place}: {key} = {reprlib.repr(value)} {problem[0]}", problem[1])
         return Recipe(**values)
 
     def replaced(self, **values: Any) -> "Recipe":
@@ -108,37 +111,56 @@ def _item_problem(f: Any, kind: type, value: Any) -> tuple[str, str] | None:
         hint = " (in YAML, 1e-3 is a text; write 1.0e-3)" if isinstance(value, str) else ""
         return f"is not a {'number' if kind is float else 'whole number'}", f"give one as in {f.default}{hint}"
     low, high = f.metadata["low"], f.metadata["high"]
-    if low <= value <= high and math.isfinite(value):
+    if low <= value <= high and value <= sys.float_info.max:  # neither infinity nor an endless integer
         return None
     return "is out of range", f"at least {low}" + (f", at most {high}" if math.isfinite(high) else "")
 
 
 def _read(file: Path, path: str | Path) -> str:
     try:
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
     except OSError as error:
         names = ", ".join(builtin())
         remedy = f"give a .yaml or .toml file, or one of {names}"
         raise ConfigError("L7", f"cannot read the recipe {path}: {explain(error)}", remedy) from None
     if len(content) > MAX_BYTES:
-        raise ConfigError("L3", f"{path} has {len(content):,} bytes, too many for a recipe", "give a recipe")
+        raise ConfigError("L3", f"{path} has more than {MAX_BYTES:,} bytes, too many for a recipe", "give a recipe")
     return content.decode("utf-8", "replace")
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of plain keys and values: no anchors, aliases and tags, no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
+            problem = "YAML anchors, aliases and tags are not allowed"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        keys = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in keys[:number]:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+        return mapping
+
+
 def _parse(file: Path, text: str, path: str | Path) -> dict[str, Any]:
-    if re.search(r"^[^#'\"]*:\s*[&*!]", text, re.M):
-        raise ConfigError("L3", f"{path} uses YAML anchors, aliases or tags", "write plain keys and values")
     try:
-        values = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError("L3", f"{path} is not valid: {reason}", "write `key: value`, one a line") from None
-    if not isinstance(values or {}, dict):
+        values = tomllib.loads(text) if file.suffix == ".toml" else yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of impossible dates and huge integers
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())[:200]
+        raise ConfigError("L3", f"{where} is not valid: {reason}", "write `key: value`, one a line") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
         raise ConfigError("L3", f"{path} is not a list of keys and values", "write `key: value`, one a line")
-    for key in values or {}:
-        if len(re.findall(rf"^{re.escape(str(key))}\s*[:=]", text, re.M)) > 1:
-            raise ConfigError("L3", f"{path}:{_line(text, key)}: {key} is given twice", "keep one of them")
-    return values or {}
+    return values
 
 
 def _line(text: str, key: object) -> int:

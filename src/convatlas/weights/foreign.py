@@ -38,8 +38,10 @@ def import_weights(
 
     `source` (torchvision, timm, akamaster) is found out when None; `preprocess` and `classes` are the source's then.
     The numbers of classes and input channels are the file's.  What has no weights (another activation, anti-aliased
-    pooling) cannot be told from a file: such a relative of a network passes for it.  Raises WeightsError if the file holds code, or tensors
-    of another network, ConfigError if the source does not have the network, both naming networks that would fit.
+    pooling) cannot be told from a file: such a relative of a network passes for it.
+
+    Raises WeightsError if the file holds code, or tensors of another network, ConfigError if the source does not have
+    the network, both naming networks that would fit.
     """
     theirs = read_foreign(path)
     arch = spec(network)
