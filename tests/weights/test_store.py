@@ -295,7 +295,7 @@ HOSTILE = {
     "null metadata": raw({"__metadata__": None}),
     "number as metadata": raw({"__metadata__": {KEY: 3}}),
     "list as header": raw("[]"),
-    "control characters": raw({"\x1b[2J\n": entry([1], 0, 8)}, bytes(4)),
+    "control characters": raw({"\x1b[2J\n": entry([1], 4, 8)}, bytes(8)),
     "nothing": b"",
     "eight bytes": bytes(8),
 }

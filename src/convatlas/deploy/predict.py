@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import decode
+from ..data import Preprocess, decode
 from ..data.decode import shown
 from ..data.scan import Scan
 from ..errors import DataError
@@ -33,16 +33,16 @@ class Prediction:
 
 @torch.inference_mode()
 def predict_files(bundle: Bundle, paths: Iterable[Path], *, top: int = 5, batch: int = 32) -> Iterator[Prediction]:
-    """Predictions for image files, and for all files under folders, as they come."""
+    """Predictions for image files, and for all image files under folders, as they come."""
     net, k = bundle.build(), min(top, len(bundle.classes))
     files = [file for path in paths for file in expand(path)]
     for start in range(0, len(files), batch):
         group = files[start : start + batch]
-        images = [read(file) for file in group]
-        good = [bundle.preprocess(image) for image in images if isinstance(image, Tensor)]
+        inputs = [read(file, bundle.preprocess) for file in group]
+        good = [image for image in inputs if isinstance(image, Tensor)]
         best = net(torch.stack(good)).softmax(1).topk(k) if good else ((), ())
         answers = zip(*best, strict=True)
-        for file, image in zip(group, images, strict=True):
+        for file, image in zip(group, inputs, strict=True):
             if isinstance(image, DataError):
                 yield Prediction(shown(file), error=image)
             else:
@@ -52,13 +52,28 @@ def predict_files(bundle: Bundle, paths: Iterable[Path], *, top: int = 5, batch:
 
 
 def expand(path: Path) -> list[Path]:
-    """The file itself, or all images under a folder in the order of their names."""
-    return [path / name for name in Scan(path).images("")] if path.is_dir() else [path]
-
-
-def read(path: Path) -> Tensor | DataError:
-    """The decoded image, or the error that says why there is none."""
+    """All image files under a folder in the order of their names; a file itself, and a folder that offers none."""
     try:
-        return decode(path)
+        found = Scan(path).images("") if is_folder(path) else []
+    except DataError:  # not to be listed, which `read` will say
+        found = []
+    return [path / name for name in found] or [path]
+
+
+def read(path: Path, preprocess: Preprocess) -> Tensor | DataError:
+    """What the network takes of the image, or the error that says why there is none."""
+    try:
+        if is_folder(path):
+            Scan(path).listing()
+            raise DataError("D10", f"{shown(path)}: no images in the folder", "give image files, or folders of them")
+        return preprocess(decode(path))
     except DataError as error:
         return error
+
+
+def is_folder(path: Path) -> bool:
+    """False also for what may not be looked at."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

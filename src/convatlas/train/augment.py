@@ -24,7 +24,12 @@ def build_augment(name: str, pre: Preprocess) -> Augment:
             [
                 v2.Lambda(pre.geometry),
                 v2.RandomAffine(
-                    (-12, 12), translate=(0.1, 0.1), scale=(0.9, 1.1), shear=8, interpolation=interpolation, fill=0
+                    (-12, 12),
+                    translate=(0.1, 0.1),
+                    scale=(0.9, 1.1),
+                    shear=8,
+                    interpolation=InterpolationMode.BILINEAR,  # there is no bicubic one for tensors
+                    fill=0,
                 ),
             ]
         ),

@@ -13,6 +13,7 @@ from ..tree import Net
 from ..weights import read_tensors, write_tensors
 
 KEPT = 2  # checkpoints
+CALMER = "lower --lr, raise --warmup or set --clip, and give another --out"
 
 
 @dataclass
@@ -35,16 +36,22 @@ class State:
         return self.net if self.average is None else self.average.module
 
 
-def save(state: State, folder: Path) -> Path:
-    """Write the state, then remove all but the newest two.  Raises DivergedError for non-finite weights."""
+def tensors_of(state: State) -> dict[str, Tensor]:
+    """Every tensor of the state by name.  Raises DivergedError if a number in it is not finite."""
     tensors = {f"net.{name}": t for name, t in state.net.state_dict().items()}
-    bad = next((name for name, t in tensors.items() if not t.isfinite().all()), None)
-    if bad:
-        raise DivergedError("T1", f"{bad} is no longer finite at step {state.step}", "lower the learning rate")
     if state.average is not None:
         tensors |= {f"average.{name}": t for name, t in state.average.state_dict().items()}
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
+    bad = next((name for name, t in tensors.items() if not t.isfinite().all()), None)
+    if bad:
+        raise DivergedError("T1", f"{bad} is no longer finite at step {state.step}", CALMER)
+    return tensors
+
+
+def save(state: State, folder: Path) -> Path:
+    """Write the state, then remove all but the newest two.  Raises DivergedError if it is not finite."""
+    tensors = tensors_of(state)
     record = {
         "step": state.step,
         "sums": state.sums,

@@ -42,8 +42,13 @@ def choose(splits: Splits, device: str = "cpu") -> Choice:
 def preprocess_for(images: Images, size: int) -> Preprocess:
     """Resize and centre crop to `size`, and the mean and standard deviation of the training images."""
     pre = Preprocess(size=size, resize=size)
-    pixels = torch.stack([pre.geometry(images.read(i)) for i in sample(images)]).double() / 255
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=0.05)
+    moments = torch.zeros(2, 3, dtype=torch.float64)
+    chosen = sample(images)
+    for i in chosen:
+        pixels = pre.geometry(images.read(i)).double() / 255
+        moments += torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))])
+    mean, square = moments / len(chosen)
+    std = (square - mean.square()).clamp(min=0.05**2).sqrt()
     return Preprocess(size=size, resize=size, mean=_rounded(mean), std=_rounded(std))
 
 

@@ -1,7 +1,9 @@
 """The main job: from images to a trained network, measured once on images that it never saw."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 
 from ..data.open import open_data
 from ..data.splits import Splits
-from ..errors import ConfigError
+from ..errors import ConfigError, ResourceError
 from ..tree import cost
 from ..zoo import Arch, spec
 from ..zoo.spec import warn_if_too_small
@@ -66,7 +68,8 @@ def plan(
 def fit(plan: Plan, run: Run, watcher: Watcher, *, workers: int = 0, command: str = "") -> dict[str, Any]:
     """Train, measure, and leave everything in the run's folder; the result, as in its `result.json`.
 
-    A run that is there already goes on where it was stopped; a finished one is only read.
+    A run that is there already goes on where it was stopped; a finished one is only read.  Raises what `train` raises,
+    and ResourceError if memory runs out.
     """
     splits, arch = plan.splits, plan.arch
     pre = preprocess_for(splits.train, arch.size)
@@ -89,9 +92,10 @@ def fit(plan: Plan, run: Run, watcher: Watcher, *, workers: int = 0, command: st
     if run.open(config, about):
         return run.read_json("result.json")
     run.write_json("split.json", record)
-    bundle, predictions, state = train(
-        arch, splits, pre, plan.recipe, run, watcher, seed=plan.seed, device=plan.device, workers=workers
-    )
+    with memory_errors(plan.recipe):
+        bundle, predictions, state = train(
+            arch, splits, pre, plan.recipe, run, watcher, seed=plan.seed, device=plan.device, workers=workers
+        )
     folded = cost(arch.skeleton(), arch.size, arch.in_channels)
     result = {
         "command": command,
@@ -137,3 +141,16 @@ def pick_device(name: str | None) -> str:
     if name.split(":")[0] == "cuda" and not torch.cuda.is_available():
         raise ConfigError("L5", f"there is no device {name!r}", "use --device cpu, or a torch built for your GPU")
     return name
+
+
+@contextlib.contextmanager
+def memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into an error that says what to do."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise ResourceError(
+            "T3", f"out of memory with batches of {recipe.batch} images", f"try --batch {max(2, recipe.batch // 2)}"
+        ) from error

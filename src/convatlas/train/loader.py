@@ -5,6 +5,7 @@ run can go on at any step, with any number of workers, and see exactly what it w
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -76,4 +77,11 @@ def train_batches(images: Images, augment: Augment, order: Order, workers: int) 
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=leave_signals_to_the_parent,
     )
+
+
+def leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and batch systems signal the whole group; a worker must live until the parent has finished its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -4,10 +4,8 @@ Every random choice is a function of the seed and of the step, so a run that was
 not been.  The validation images choose the weights; the test images are looked at once, at the end.
 """
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -17,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..data import Preprocess
+from ..data.decode import shown
 from ..data.splits import Splits
-from ..errors import ConfigError, DivergedError, ResourceError, StoppedError
+from ..errors import ConfigError, DivergedError, StoppedError
 from ..weights import Bundle, read_tensors, write_tensors
 from ..zoo import Arch
 from . import checkpoint
 from .augment import build_augment
-from .checkpoint import State
+from .checkpoint import CALMER, State
 from .evaluate import Predictions, predict
 from .loader import Order, mix, train_batches
 from .optim import averaged, build_optimizer, lr_at
@@ -63,8 +62,8 @@ def train(
 ) -> tuple[Bundle, Predictions, State]:
     """Train `arch` on the splits, keep what was best on validation, measure it once on test.
 
-    Raises DivergedError if loss or gradient stay non-finite, StoppedError after a signal (with the state saved),
-    ResourceError if memory runs out, ConfigError if network and batch do not go together.
+    Raises DivergedError if loss or gradient stay non-finite or the weights become it, StoppedError after a signal
+    (with the state saved), ConfigError if network and batch do not go together.
     """
     order = Order(len(splits.train), recipe.batch, seed, 0, 0)
     steps_per_epoch = order.steps_per_epoch
@@ -79,7 +78,7 @@ def train(
     order = Order(len(splits.train), recipe.batch, seed, state.step, total)
     batches = train_batches(splits.train, build_augment(recipe.augment, pre), order, workers)
     bad, saved = 0, time.monotonic()
-    with stop_on_signal() as stop, memory_errors(recipe):
+    with stop_on_signal() as stop:
         for pixels, labels, indices in batches:
             started = time.monotonic()
             lr = lr_at(recipe, state.step, steps_per_epoch)
@@ -94,6 +93,7 @@ def train(
 
             # At the end of an epoch: validate, keep the best, log.
             if state.step % steps_per_epoch == 0:
+                checkpoint.tensors_of(state)  # so that what is kept is finite
                 row, better = validate(state, splits, pre, device, state.step // steps_per_epoch, lr)
                 if better:
                     write_tensors(run.path("best.safetensors"), state.evaluated.state_dict(), row)
@@ -194,8 +194,13 @@ def total_loss(logits: Tensor, side: dict[str, Tensor], labels: Tensor, recipe: 
 def validate(
     state: State, splits: Splits, pre: Preprocess, device: str, epoch: int, lr: float
 ) -> tuple[dict[str, Any], bool]:
-    """The epoch's row for the log, and whether it is the best so far: highest accuracy, then lowest loss."""
+    """The epoch's row for the log, and whether it is the best so far: highest accuracy, then lowest loss.
+
+    Raises DivergedError if the loss is not finite.
+    """
     val = predict(state.evaluated, pre, splits.val, device=device)
+    if not math.isfinite(val.loss):
+        raise DivergedError("T1", f"validation loss not finite after epoch {epoch} at lr {lr:g}", CALMER)
     seen = max(1, state.sums["seen"])
     row = {
         "epoch": epoch,
@@ -228,9 +233,9 @@ def keep(state: State, images: int) -> tuple[str, dict[str, Any]]:
 
 def diverged(step: int, lr: float, names: list[str]) -> DivergedError:
     """The error T1."""
-    batch = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    batch = ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     what = f"loss or gradient not finite in {MOST_BAD_STEPS} steps up to {step} at lr {lr:g} (batch: {batch})"
-    return DivergedError("T1", what, "lower --lr, raise --warmup or set --clip; the last checkpoint is kept")
+    return DivergedError("T1", what, CALMER)
 
 
 def stopped(stop: Stop, step: int, run: Run) -> StoppedError:
@@ -238,16 +243,3 @@ def stopped(stop: Stop, step: int, run: Run) -> StoppedError:
     assert stop.signal is not None
     what = f"stopped by signal {stop.signal}; the state at step {step} is in {run.folder}"
     return StoppedError(stop.signal, what, "the same command goes on from there")
-
-
-@contextlib.contextmanager
-def memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into an error that says what to do."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error) and "out of memory" not in str(error):
-            raise
-        raise ResourceError(
-            "T3", f"out of memory with batches of {recipe.batch} images", f"try --batch {max(2, recipe.batch // 2)}"
-        ) from error

@@ -1,6 +1,8 @@
 """What a person sees while a network trains: a bar with rate and remaining time, and a line for each epoch."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -88,25 +90,31 @@ class Bar:
     def end(self) -> None:
         """Take the bar away."""
         self.progress.stop()
-        if self.board is not None:
-            self.board.close()
+        with self._losing_only_the_log():
+            if self.board is not None:
+                self.board.close()
 
     def _open_board(self, step: int) -> None:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
-
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step) if self.folder else None
         except ImportError:
-            self.board = None
+            return
+        with self._losing_only_the_log():
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step) if self.folder else None
 
     def _write_board(self, row: dict[str, Any]) -> None:
-        if self.board is None:
-            return
+        with self._losing_only_the_log():
+            if self.board is not None:
+                for name, value in row.items():
+                    if name != "epoch":
+                        self.board.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+                self.board.flush()
+
+    @contextmanager
+    def _losing_only_the_log(self) -> Iterator[None]:
+        """A log that can't be written is given up with a warning: that is no reason to lose the training."""
         try:
-            for name, value in row.items():
-                if name != "epoch":
-                    self.board.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
-            self.board.flush()
-        except OSError as error:  # a lost log is no reason to lose the training
+            yield
+        except OSError as error:
             self.console.print(f"[yellow]warning:[/] TensorBoard's log is given up: {error}", highlight=False)
             self.board = None

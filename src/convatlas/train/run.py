@@ -29,6 +29,7 @@ from ..data import Images
 from ..errors import ConfigError, ResourceError, explain
 from .evaluate import Predictions
 
+COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of the log
 MISTAKES = 24  # images kept
 SAMPLES = 8
 
@@ -84,11 +85,12 @@ class Run:
     def write_log(self, history: list[dict[str, Any]]) -> None:
         """Write the epochs so far as CSV and as JSON lines."""
         table = io.StringIO()
-        writer = csv.DictWriter(table, list(history[0]), lineterminator="\n")
+        rows = [{name: row[name] for name in COLUMNS} for row in history]  # a checkpoint does not keep their order
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(history)
+        writer.writerows(rows)
         files.write_text(self.path("log.csv"), table.getvalue())
-        files.write_text(self.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
+        files.write_text(self.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
 
     def write_test(self, predictions: Predictions, images: Images) -> None:
         """Write a row for each test image, and the worst mistakes as pictures."""
@@ -114,9 +116,11 @@ class Run:
             )
         ]
         files.write_text(self.path("test.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
-        for i in torch.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).long().tolist():
-            safe = re.sub(r"[^\w.-]+", "-", f"{rows[i]['label']}_{Path(rows[i]['name']).with_suffix('')}")
-            files.write_bytes(self.path("samples") / f"{safe[:100]}.png", png(images.read(i)))
+        spread = torch.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).long().tolist()
+        for number, i in enumerate(spread):
+            safe = re.sub(r"[^\w.-]+", "-", f"{number}_{rows[i]['label']}_{rows[i]['name']}")
+            short = safe.encode()[:100].decode("utf-8", "ignore")  # a file name has 255 bytes, not characters
+            files.write_bytes(self.path("samples") / f"{short}.png", png(images.read(i)))
         wrong = (predicted != predictions.labels).nonzero().flatten()
         worst = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES].tolist()
         folder = self.path("mistakes")
