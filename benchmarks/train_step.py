@@ -48,7 +48,9 @@ def main() -> None:
     for ours, theirs, size, batch in CASES:
         images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
         a = stepper(create(ours), images, labels, torch.channels_last)  # as convatlas trains
-        b = stepper(getattr(torchvision.models, theirs)(), images, labels, torch.contiguous_format)  # as its recipe does
+        b = stepper(
+            getattr(torchvision.models, theirs)(), images, labels, torch.contiguous_format
+        )  # as its recipe does
         pairs = [(a(), b()) for _ in range(rounds + 2)][2:]
         ratios = sorted(theirs_s / ours_s for ours_s, theirs_s in pairs)
         speed = batch / statistics.median(ours_s for ours_s, _ in pairs)

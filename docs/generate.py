@@ -1,7 +1,7 @@
 """Fill in what the documents take from the code: tables between `<!-- generated: NAME -->` and `<!-- end -->`.
 
-    python docs/generate.py            write
-    python docs/generate.py --check    exit 1 if a document is out of date
+python docs/generate.py            write
+python docs/generate.py --check    exit 1 if a document is out of date
 """
 
 import argparse

@@ -20,6 +20,11 @@ def test_every_error_has_its_exit_code_and_says_what_and_how_on(name):
     assert (error.id, error.what, error.remedy) == ("C4", "x.pt: tensor 'a' fails", "get it again")
 
 
+def test_a_hostile_path_stays_on_the_line():
+    error = errors.DataError("D2", "a\nb\x1b[31m\udcff.png: empty file", "remove it")
+    assert str(error) == r"error[D2]: a\nb\x1b[31m\udcff.png: empty file. Remedy: remove it"
+
+
 @pytest.mark.parametrize("signal", [2, 15])
 def test_a_signal_gives_the_shells_exit_code(signal):
     error = StoppedError(signal, "stopped at step 7", "run it again")

@@ -124,7 +124,7 @@ def test_sweep_takes_the_leftovers_of_the_dead_and_nothing_else(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     leftover, at_work = f".model.{dead.pid}-0123abcd.part", f".model.{os.getpid()}-0123abcd.part"
-    others = ["model", "model.part", ".hidden", at_work]
+    others = ["model", "model.part", ".hidden", ".movie.mkv.part", f".x.{dead.pid}.part", at_work]
     for name in (leftover, *others):
         (tmp_path / name).touch()
     sweep(tmp_path)

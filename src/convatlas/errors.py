@@ -11,7 +11,8 @@ class ConvatlasError(Exception):
     exit_code = 1
 
     def __init__(self, id: str, what: str, remedy: str):
-        super().__init__(f"error[{id}]: {what}. Remedy: {remedy}")
+        line = f"error[{id}]: {what}. Remedy: {remedy}"
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))  # a path may hold anything
         self.id, self.what, self.remedy = id, what, remedy
 
     def __reduce__(self) -> tuple:  # so that it crosses a process border whole

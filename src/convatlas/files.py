@@ -5,6 +5,7 @@ A reader therefore sees the old file or the whole new one, never a part, whateve
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -48,9 +49,19 @@ def write_text(path: str | os.PathLike, content: str) -> Path:
 def sweep(folder: Path) -> None:
     """Remove the temporary files that writers of dead processes left in `folder`."""
     for part in folder.glob(".*.part"):
-        pid = part.name.rsplit(".", 2)[-2].split("-")[0]
-        if not pid.isdigit() or not Path(f"/proc/{pid}").exists():
+        name = re.fullmatch(r"\..+\.(\d+)-[0-9a-f]{8}\.part", part.name)
+        if name and not _alive(int(name[1])):
             part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _sync_directory(folder: Path) -> None:

@@ -97,3 +97,13 @@ def test_a_missing_field_is_named():
 def test_impossible_values_are_refused(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
         Preprocess(**values)
+
+
+def test_a_grey_network_gets_the_mean_of_the_colours_figures():
+    grey = Preprocess(mean=(0.2, 0.3, 0.4), std=(0.1, 0.2, 0.3)).for_channels(1)
+    assert (grey.channels, grey.size) == (1, 224)
+    assert grey.mean == pytest.approx((0.3,))
+    assert grey.std == pytest.approx((0.2,))
+    assert Preprocess().for_channels(3) == Preprocess()
+    with pytest.raises(ConfigError, match="1 or 3"):
+        Preprocess().for_channels(4)

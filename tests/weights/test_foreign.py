@@ -305,8 +305,9 @@ def test_the_number_of_channels_is_the_files(tmp_path, randomised):
     x = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
         assert torch.equal(bundle.build()(x), theirs(x))
+    assert import_weights(tmp_path / "grey.pth", "resnet18.b").preprocess == Preprocess().for_channels(1)
     with pytest.raises(WeightsError, match=r"C8.*grey.pth: the network takes 1 channels, not the 3"):
-        import_weights(tmp_path / "grey.pth", "resnet18.b")
+        import_weights(tmp_path / "grey.pth", "resnet18.b", preprocess=Preprocess())
 
 
 def test_files_from_before_num_batches_tracked_are_read(tmp_path, randomised):

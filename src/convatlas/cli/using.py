@@ -22,8 +22,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--classes", metavar="FILE", help="their names, one a line (default: the source's, or numbers)")
     parser.add_argument("--size", type=int, help="side of the input in pixels")
     parser.add_argument("--resize", type=int, help="shorter side before the centre crop")
-    parser.add_argument("--mean", type=float, nargs=3, help="of the channels, 0..1")
-    parser.add_argument("--std", type=float, nargs=3, help="of the channels, 0..1")
+    parser.add_argument("--mean", type=float, nargs="+", help="of each channel, 0..1; one value for a grey network")
+    parser.add_argument("--std", type=float, nargs="+", help="of each channel, 0..1")
     parser.add_argument("--licence", default="not stated", help="of the weights")
 
 
@@ -55,8 +55,8 @@ def import_(args: argparse.Namespace) -> None:
 
     classes = tuple(read_file(Path(args.classes)).decode().splitlines()) if args.classes else None
     bundle = import_weights(args.file, args.network, source=args.source, classes=classes, licence=args.licence)
-    changes = {name: getattr(args, name) for name in ("size", "resize", "mean", "std") if getattr(args, name)}
-    changes |= {name: tuple(changes[name]) for name in ("mean", "std") if name in changes}
+    given = {name: getattr(args, name) for name in ("size", "resize", "mean", "std") if getattr(args, name)}
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     bundle = replace(bundle, preprocess=replace(bundle.preprocess, **changes))
     path = bundle.save(args.out)
     print(f"{path}: {bundle.spec.name} with {bundle.spec.classes} classes, from {bundle.source}")

@@ -1,7 +1,7 @@
 """What happens to an image before the network sees it: one value for training, evaluation, prediction and export."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,13 @@ class Preprocess:
         if self.channels == 1:
             image = luma(image)
         return F.normalize(F.to_dtype(image, torch.float32, scale=True), list(self.mean), list(self.std))
+
+    def for_channels(self, channels: int) -> "Preprocess":
+        """The same for a network of 1 or 3 input channels: grey has the mean of the colours' figures."""
+        if channels == self.channels:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, channels=channels, mean=(mean,) * channels, std=(std,) * channels)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-able values; `from_dict` gives an equal Preprocess back, also after JSON."""

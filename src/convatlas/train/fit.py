@@ -149,7 +149,8 @@ def memory_errors(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error) and "out of memory" not in str(error):
+        signs = ("alloc", "out of memory", "start new thread")  # a thread needs memory for its stack
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
         raise ResourceError(
             "T3", f"out of memory with batches of {recipe.batch} images", f"try --batch {max(2, recipe.batch // 2)}"

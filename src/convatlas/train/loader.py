@@ -7,13 +7,15 @@ run can go on at any step, with any number of workers, and see exactly what it w
 import hashlib
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..data import Images
+from ..errors import DataError, ResourceError
 from .augment import Augment
 
 
@@ -57,28 +59,58 @@ class Order(Sampler):
 
 
 class Augmented(Dataset):
-    """Training images: item (epoch, index) is (uint8 (3, size, size), label, index)."""
+    """Training images: item (epoch, index) is (uint8 (3, size, size), label, index), or why it can't be read."""
 
     def __init__(self, images: Images, augment: Augment, seed: int):
         self.images, self.augment, self.seed = images, augment, seed
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int, int]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int, int] | DataError:
         epoch, index = place
-        image, label = self.images[index]
+        try:
+            image, label = self.images[index]
+        except DataError as error:  # torch would hand on only the text of an error raised in a worker
+            return error
         torch.default_generator.manual_seed(mix(self.seed, epoch, index))
         return self.augment(image), label, index
 
 
-def train_batches(images: Images, augment: Augment, order: Order, workers: int) -> DataLoader:
-    """Batches (uint8 (N, 3, size, size), labels (N,), indices (N,)) in the given order."""
-    return DataLoader(
-        Augmented(images, augment, order.seed),
-        batch_sampler=order,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=leave_signals_to_the_parent,
-    )
+def train_batches(
+    images: Images, augment: Augment, order: Order, workers: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches (uint8 (N, 3, size, size), labels (N,), indices (N,)) in the given order.
+
+    When a worker dies, all are started anew at the step where they were, once.
+    Raises DataError for an image that can no longer be read, ResourceError if a worker dies again.
+    """
+    data, step, deaths = Augmented(images, augment, order.seed), order.start, 0
+    while step < order.stop:
+        loader = DataLoader(
+            data,
+            batch_sampler=replace(order, start=step),
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=leave_signals_to_the_parent,
+        )
+        try:
+            for batch in loader:
+                if isinstance(batch, DataError):
+                    raise batch
+                step += 1
+                yield batch
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            deaths += 1
+            if deaths > 1:
+                remedy = "fewer --workers, or --workers 0; the same command goes on"
+                raise ResourceError("T4", "a process that reads images died twice (out of memory?)", remedy) from error
+
+
+def collate(items: list[Any]) -> Any:
+    """The items as tensors, or the first error among them."""
+    return next((item for item in items if isinstance(item, DataError)), None) or default_collate(items)
 
 
 def leave_signals_to_the_parent(worker: int) -> None:

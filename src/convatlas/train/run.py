@@ -29,7 +29,7 @@ from ..data import Images
 from ..errors import ConfigError, ResourceError, explain
 from .evaluate import Predictions
 
-COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of the log
+COLUMNS: tuple[str, ...] = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of the log
 MISTAKES = 24  # images kept
 SAMPLES = 8
 

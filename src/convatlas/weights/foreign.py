@@ -59,7 +59,7 @@ def import_weights(
         spec=fitted,
         weights=weights,
         classes=classes,
-        preprocess=preprocess or found.preprocess,
+        preprocess=preprocess or found.preprocess.for_channels(fitted.in_channels),
         source=f"{' or '.join(s.name for s, _, _, wrong in attempts if not wrong)}: {Path(path).name}",
         licence=licence,
     )
