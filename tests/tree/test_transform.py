@@ -8,7 +8,17 @@ from torch import nn
 
 from convatlas.errors import ConfigError
 from convatlas.tree import (
-    SE, Net, classifier, conv_bn_act, cost, features, fold_batch_norm, freeze, insert_se, replace_head, set_in_channels,
+    SE,
+    Net,
+    classifier,
+    conv_bn_act,
+    cost,
+    features,
+    fold_batch_norm,
+    freeze,
+    insert_se,
+    replace_head,
+    set_in_channels,
 )  # fmt: skip
 from convatlas.zoo import create
 

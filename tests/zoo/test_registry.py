@@ -12,9 +12,9 @@ from convatlas.tree import cost, fold_batch_norm
 from convatlas.zoo import Arch, create, list_networks, spec
 from convatlas.zoo.spec import FAMILIES, REGISTRY, register
 
-# The whole registry on the meta device; for real, one network of every kind, small ones where only the depth differs.
-REAL = ["resnet18", "resnet34.c", "resnet50", "resnet50.v1_5", "plain18", "resnet20", "resnet20.b", "plain20", "resnet110",
-        "vgg11", "vgg11_lrn", "vgg16c_bn"]  # fmt: skip
+# The whole registry on the meta device; for real, one network of every kind.
+REAL = ["resnet18", "resnet34.c", "resnet50", "resnet50.v1_5", "plain18", "resnet20", "resnet20.b", "plain20",
+        "resnet110", "vgg11", "vgg11_lrn", "vgg16c_bn"]  # fmt: skip
 
 
 def small(name, **overrides):
@@ -70,7 +70,8 @@ def test_every_parameter_gets_a_finite_gradient(name):
     loss = nn.functional.cross_entropy(net.train()(torch.randn(2, 3, size, size)), torch.tensor([0, 1]))
     loss.backward()
     for path, p in net.named_parameters():
-        assert p.grad is not None and p.grad.isfinite().all(), path
+        assert p.grad is not None, path
+        assert p.grad.isfinite().all(), path
         assert p.grad.abs().sum() > 0 or path.endswith("bias"), path
 
 
@@ -120,7 +121,7 @@ def test_an_unknown_name_suggests_the_nearest():
 
 
 def test_an_unknown_field_is_refused():
-    with pytest.raises(ConfigError, match="resnet18 has no field 'num_classes'. Remedy: its fields are .*classes"):
+    with pytest.raises(ConfigError, match=r"resnet18 has no field 'num_classes'. Remedy: its fields are .*classes"):
         create("resnet18", num_classes=10)
 
 
