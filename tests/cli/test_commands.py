@@ -303,3 +303,52 @@ class TestProcess:
         done = subprocess.run([PROGRAM, "train", "--learning-rate", "1"], capture_output=True, text=True)
         assert done.returncode == 2
         assert "--learning-rate" in done.stderr
+
+    def test_closed_outputs(self):
+        for closing in (">&-", "2>&-", ">&- 2>&-"):
+            done = subprocess.run(f"{PROGRAM} list resnet20 {closing}", shell=True, capture_output=True, text=True)
+            assert done.returncode == 0, (closing, done.stderr)
+
+    @pytest.mark.parametrize(("package", "extra"), [("sklearn", "train"), ("pyarrow", "parquet")])
+    def test_a_missing_package_is_named_with_the_line_that_installs_it(self, tmp_path, package, extra):
+        (tmp_path / "x.parquet").write_bytes(b"PAR1")
+        data = {"sklearn": "digits", "pyarrow": tmp_path / "x.parquet"}[package]
+        blocked = f"import sys; sys.modules[{package!r}] = None; from convatlas.cli import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", blocked, "train", "--data", data, "--out", tmp_path / "run"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 6, done.stderr
+        assert "error[L5]" in done.stderr
+        assert f"pip install 'convatlas[{extra}]'" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_no_gpu(self, run):
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+        refused(run("train", "--device", "cuda"), 2, "there is no device 'cuda'")
+
+
+class TestPaths:
+    """Case L7: whatever a path looks like, it works or is refused in one line."""
+
+    def test_spaces_accents_a_trailing_slash_and_home(self, run, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        photos(tmp_path / "my photos é" / "set")
+        code, _, err = run("train", "--data", "~/my photos é/set/", "--out", "~/a run/", *QUICK)
+        assert code == 0, err
+        assert (tmp_path / "a run" / "model.safetensors").exists()
+        assert run("predict", tmp_path / "a run", tmp_path / "my photos é" / "set")[0] == 0
+
+    def test_a_relative_path_means_the_same_later(self, run, tmp_path, monkeypatch):
+        photos(tmp_path / "here" / "set")
+        monkeypatch.chdir(tmp_path / "here")
+        assert run("train", "--data", "set", "--out", "run", *QUICK)[0] == 0
+        monkeypatch.chdir(tmp_path)
+        assert run("eval", "here/run")[0] == 0
+
+    def test_a_path_longer_than_the_system_allows(self, run, tmp_path):
+        long = tmp_path / ("x" * 300)
+        refused(run("train", "--data", long), 2, "xxx")
+        refused(run("predict", long, long), 6, "xxx", "File name too long")

@@ -12,6 +12,9 @@ from . import networks, training, using
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit code, as listed in `convatlas.errors`."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve their neighbours on a shared machine
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - it is needed to the end
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.run is None:

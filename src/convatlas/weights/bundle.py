@@ -4,6 +4,7 @@ A `.safetensors` file whose record carries the network's spec, the preprocessing
 licence and the sha256 of every tensor.  Nothing in it is ever executed.
 """
 
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -89,7 +90,7 @@ class Bundle:
 
 def model_file(path: str | Path) -> Path:
     """The bundle itself, or that of a run's folder."""
-    return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    return Path(path) / "model.safetensors" if os.path.isdir(path) else Path(path)  # noqa: PTH112 - for any path
 
 
 def check(bundle: Bundle, path: str | Path, *, allow_nonfinite: bool = False) -> None:
