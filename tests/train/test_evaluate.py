@@ -60,7 +60,7 @@ def test_calibration_error_by_hand():
     p = two([0.99, 0.99, 0.99, 0.99, 0.81, 0.83], [True, True, True, False, False, True])
     error = (4 * abs(0.99 - 3 / 4) + 2 * abs(0.82 - 1 / 2)) / 6
     assert p.calibration_error() == pytest.approx(error)
-    assert len(p.calibration()) == BINS
+    assert len(p.calibration()) == BINS == 15
     assert p.calibration()[-1] == (4, pytest.approx(0.99), 0.75)
 
 

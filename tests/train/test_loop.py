@@ -1,8 +1,6 @@
 """The training loop: its loss, its choice of weights, its edge cases, and that an interruption changes no bit."""
 
 import json
-import multiprocessing
-import os
 import signal
 from dataclasses import replace
 
@@ -11,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tiny import PRE, RECIPE, Notes, Pictures, Tiny, images, same, splits
 
-from convatlas.errors import ConfigError, DataError, DivergedError, ResourceError, StoppedError
+from convatlas.errors import ConfigError, DataError, DivergedError, StoppedError
 from convatlas.train import checkpoint
 from convatlas.train.checkpoint import State
 from convatlas.train.evaluate import predict
@@ -253,31 +251,6 @@ def test_with_a_damaged_checkpoint_it_goes_on_from_the_one_before(tmp_path, undi
     tensors, files = outcome(tmp_path)
     assert same(tensors, undisturbed[0])
     assert files == undisturbed[1]
-
-
-def kill_a_worker(after: set[int]):
-    """To be called after each step: a worker is killed at these steps."""
-
-    def kill(state):
-        if state.step in after:
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-
-    return kill
-
-
-def test_a_worker_that_dies_is_replaced_and_changes_no_bit(tmp_path, undisturbed):
-    fit(tmp_path, notes=Notes(kill_a_worker({4})), workers=2)
-    tensors, files = outcome(tmp_path)
-    assert same(tensors, undisturbed[0])
-    assert files == undisturbed[1]
-
-
-def test_workers_that_keep_dying_end_it_with_a_remedy(tmp_path):
-    recipe = RECIPE.replaced(epochs=20)
-    with pytest.raises(ResourceError) as caught:
-        fit(tmp_path, recipe, notes=Notes(kill_a_worker({4, 40})), workers=2)
-    assert (caught.value.id, caught.value.exit_code) == ("T4", 6)
-    assert "--workers 0" in caught.value.remedy
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -153,14 +153,14 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path, server, data, u
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     moments, kills = random.Random(seed), 0
-    for attempt in range(8):
-        run = tmp_path / f"run{attempt // 4}"
+    for attempt in range(6):
+        run = tmp_path / f"run{attempt // 3}"
         pid = server.start(command(data, run, "--workers", moments.choice((0, 2))), tmp_path / "output")
         time.sleep(moments.uniform(0, 0.8) * undisturbed[1])
         with contextlib.suppress(ProcessLookupError):  # it was quicker
             os.killpg(pid, signal.SIGKILL)
         kills += server.wait() == -signal.SIGKILL
-    assert kills > 4
+    assert kills > 2
     for run in (tmp_path / "run0", tmp_path / "run1"):
         assert server.run(command(data, run), tmp_path / "output") == 0, (tmp_path / "output").read_text()
         assert_same_run(run, undisturbed[0])
@@ -173,3 +173,15 @@ def test_without_memory_the_error_names_the_batch(tmp_path, server, data, megaby
     printed = (tmp_path / "output").read_text()
     assert "error[T3]: out of memory with batches of 64 images. Remedy: try --batch 32" in printed
     assert "Traceback" not in printed
+
+
+def test_a_worker_that_dies_ends_it_with_a_remedy_and_the_same_command_goes_on(tmp_path, server, data, undisturbed):
+    run, output = tmp_path / "run", tmp_path / "output"
+    pid = server.start(command(data, run, "--workers", 2), output)
+    wait_for(run / "log.csv")
+    os.kill(int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]), signal.SIGKILL)
+    assert server.wait() == 6
+    assert "error[T4]: a process that reads images has died" in output.read_text()
+    assert "Traceback" not in output.read_text()
+    assert server.run(command(data, run), output) == 0, output.read_text()
+    assert_same_run(run, undisturbed[0])

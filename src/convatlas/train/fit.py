@@ -69,7 +69,7 @@ def fit(plan: Plan, run: Run, watcher: Watcher, *, workers: int = 0, command: st
     """Train, measure, and leave everything in the run's folder; the result, as in its `result.json`.
 
     A run that is there already goes on where it was stopped; a finished one is only read.  Raises what `train` raises,
-    and ResourceError if memory runs out.
+    and ResourceError if memory runs out or a worker dies.
     """
     splits, arch = plan.splits, plan.arch
     pre = preprocess_for(splits.train, arch.size)
@@ -92,7 +92,7 @@ def fit(plan: Plan, run: Run, watcher: Watcher, *, workers: int = 0, command: st
     if run.open(config, about):
         return run.read_json("result.json")
     run.write_json("split.json", record)
-    with memory_errors(plan.recipe):
+    with resource_errors(plan.recipe):
         bundle, predictions, state = train(
             arch, splits, pre, plan.recipe, run, watcher, seed=plan.seed, device=plan.device, workers=workers
         )
@@ -144,14 +144,19 @@ def pick_device(name: str | None) -> str:
 
 
 @contextlib.contextmanager
-def memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into an error that says what to do."""
+def resource_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory (T3) and the death of a worker (T4) into errors that say what to do."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ConnectionError, EOFError) as error:
         signs = ("alloc", "out of memory", "start new thread")  # a thread needs memory for its stack
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
+            what, remedy = (
+                f"out of memory with batches of {recipe.batch} images",
+                f"--batch {max(2, recipe.batch // 2)}",
+            )
+            raise ResourceError("T3", what, f"try {remedy}") from error
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        raise ResourceError(
-            "T3", f"out of memory with batches of {recipe.batch} images", f"try --batch {max(2, recipe.batch // 2)}"
-        ) from error
+        remedy = "fewer --workers, or --workers 0; the same command goes on from the last checkpoint"
+        raise ResourceError("T4", "a process that reads images has died (out of memory?)", remedy) from error

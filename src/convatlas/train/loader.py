@@ -6,8 +6,8 @@ run can go on at any step, with any number of workers, and see exactly what it w
 
 import hashlib
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..data import Images
-from ..errors import DataError, ResourceError
+from ..errors import DataError
 from .augment import Augment
 
 
@@ -76,36 +76,24 @@ class Augmented(Dataset):
 
 def train_batches(
     images: Images, augment: Augment, order: Order, workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Batches (uint8 (N, 3, size, size), labels (N,), indices (N,)) in the given order.
 
-    When a worker dies, all are started anew at the step where they were, once.
-    Raises DataError for an image that can no longer be read, ResourceError if a worker dies again.
+    Raises DataError for an image that can no longer be read.
     """
-    data, step, deaths = Augmented(images, augment, order.seed), order.start, 0
-    while step < order.stop:
-        loader = DataLoader(
-            data,
-            batch_sampler=replace(order, start=step),
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="fork" if workers else None,
-            worker_init_fn=leave_signals_to_the_parent,
-        )
-        try:
-            for batch in loader:
-                if isinstance(batch, DataError):
-                    raise batch
-                step += 1
-                yield batch
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            deaths += 1
-            if deaths > 1:
-                remedy = "fewer --workers, or --workers 0; the same command goes on"
-                raise ResourceError("T4", "a process that reads images died twice (out of memory?)", remedy) from error
+    loader = DataLoader(
+        Augmented(images, augment, order.seed),
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=leave_signals_to_the_parent,
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def collate(items: list[Any]) -> Any:

@@ -6,6 +6,7 @@ not been.  The validation images choose the weights; the test images are looked 
 
 import math
 import time
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -78,7 +79,7 @@ def train(
     order = Order(len(splits.train), recipe.batch, seed, state.step, total)
     batches = train_batches(splits.train, build_augment(recipe.augment, pre), order, workers)
     bad, saved = 0, time.monotonic()
-    with stop_on_signal() as stop:
+    with stop_on_signal() as stop, closing(batches):
         for pixels, labels, indices in batches:
             started = time.monotonic()
             lr = lr_at(recipe, state.step, steps_per_epoch)
