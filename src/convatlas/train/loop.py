@@ -7,7 +7,7 @@ not been.  The validation images choose the weights; the test images are looked 
 import math
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import torch
@@ -66,7 +66,7 @@ def train(
     Raises DivergedError if loss or gradient stay non-finite or the weights become it, StoppedError after a signal
     (with the state saved), ConfigError if network and batch do not go together.
     """
-    order = Order(len(splits.train), recipe.batch, seed, 0, 0)
+    order = Order(len(splits.train), recipe.batch, seed, start=0, stop=0)
     steps_per_epoch = order.steps_per_epoch
     total = recipe.epochs * steps_per_epoch
 
@@ -76,7 +76,7 @@ def train(
     watcher.begin(state, total, notes)
 
     # The training steps.
-    order = Order(len(splits.train), recipe.batch, seed, state.step, total)
+    order = replace(order, start=state.step, stop=total)
     batches = train_batches(splits.train, build_augment(recipe.augment, pre), order, workers)
     bad, saved = 0, time.monotonic()
     with stop_on_signal() as stop, closing(batches):

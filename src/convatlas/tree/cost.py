@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from . import rules as rules  # registers the rules
 from .fold import Buffer, Fold, Row, Signal
 
 
