@@ -217,6 +217,9 @@ class TestBadInput:
         code, _, _ = run("train", "--data", data, "--out", tmp_path / "b", *QUICK, "--on-bad-file", "skip")
         assert code == 0
         assert json.loads((tmp_path / "b" / "result.json").read_text())["left_out"] == 1
+        (row,) = (tmp_path / "b" / "bad_files.jsonl").read_text().splitlines()
+        assert json.loads(row)["name"] == "cat/3.png"
+        assert len(json.loads(row)["sha256"]) == 64
 
     def test_animated_images_warn_once(self, run, tmp_path):
         data = photos(tmp_path / "data")
@@ -226,6 +229,8 @@ class TestBadInput:
         assert code == 0
         assert "animated" in err
         assert "a.gif" in err
+        again = ("train", "--data", data, "--out", tmp_path / "again", *QUICK, "--on-animated", "fail")
+        refused(run(*again), 3, "error[D6]", "a.gif")
 
     def test_run_folder_that_cannot_be(self, run, tmp_path):
         (tmp_path / "file").write_text("")

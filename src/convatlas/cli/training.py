@@ -38,6 +38,10 @@ def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument("--split-seed", type=int, default=0, help="of the parts cut from the data (default: 0)")
     policies = "stop at once, leave it out, or find out when it is read (default: fail)"
     parser.add_argument("--on-bad-file", choices=("fail", "skip", "lazy"), default="fail", help=policies)
+    animated = "use the first frame, or take it for a bad file (default: first)"
+    parser.add_argument("--on-animated", choices=("first", "fail"), default="first", help=animated)
+    parser.add_argument("--max-pixels", type=int, default=50_000_000, help="of an image (default: 50,000,000)")
+    parser.add_argument("--follow-outside", action="store_true", help="follow links that lead out of the folder")
     parser.add_argument("--allow-empty-class", action="store_true", help="keep class folders without images")
     parser.add_argument("--download", action="store_true", help="fetch a named data set if it is not there")
 
@@ -66,6 +70,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         group.add_argument(name, dest=f"recipe_{f.name}", default=None, help=f.metadata["help"], **options)
 
 
+OPENING = ("on_bad_file", "on_animated", "max_pixels", "follow_outside", "allow_empty_class", "download")
+
+
 def opening(args: argparse.Namespace, console: Any) -> dict[str, Any]:
     """The arguments for opening data."""
     from ..train.progress import Reading
@@ -73,9 +80,7 @@ def opening(args: argparse.Namespace, console: Any) -> dict[str, Any]:
     return {
         "split_seed": args.split_seed,
         "device": args.device,
-        "on_bad_file": args.on_bad_file,
-        "allow_empty_class": args.allow_empty_class,
-        "download": args.download,
+        **{name: getattr(args, name) for name in OPENING},
         "progress": Reading(console),
     }
 

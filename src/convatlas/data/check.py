@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import ConfigError, DataError
-from .decode import is_animated
+from .decode import is_animated, shown
 from .images import MEMORY_LIMIT, Images, Progress, Store, for_each
 
 OnBadFile = Literal["fail", "skip", "lazy"]
+OnAnimated = Literal["first", "fail"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ def check(
     images: Images,
     on_bad_file: OnBadFile = "fail",
     *,
+    on_animated: OnAnimated = "first",
     limit_bytes: int = MEMORY_LIMIT,
     progress: Progress | None = None,
 ) -> tuple[Images, tuple[BadFile, ...], tuple[str, ...]]:
@@ -34,6 +36,7 @@ def check(
     The good images are held in memory if all of them fit `limit_bytes`.  A bad file is never replaced by another.
     `fail` raises the DataError of the first bad file with the count of the others, `skip` leaves bad files out,
     `lazy` reads nothing now: the read that meets a bad file raises.  Images stored as pixels are not read.
+    Of an animation the first frame is used, with one warning for all, or it counts as a bad file if that is `fail`.
     """
     if on_bad_file not in ("fail", "skip", "lazy"):
         raise ConfigError("L2", f"on_bad_file is {on_bad_file!r}", "give fail, skip or lazy")
@@ -52,13 +55,16 @@ def check(
         else:
             if is_animated(content(index)):
                 animated.add(index)
+                if on_animated == "fail":
+                    what = f"{shown(images.names[index])}: animated, or of several pages"
+                    errors[index] = DataError("D6", what, "put a still image there, or run with --on-animated=first")
 
     for_each(len(images), visit, progress)
     if errors and on_bad_file == "fail":
         raise _first_of(errors)
     good = [index for index in range(len(images)) if index not in errors]
     bad = tuple(_bad_file(images, index, errors[index]) for index in sorted(errors))
-    return store.hold(images).subset(good), bad, _animations(images, animated)
+    return store.hold(images).subset(good), bad, _animations(images, animated - errors.keys())
 
 
 def _first_of(errors: dict[int, DataError]) -> DataError:

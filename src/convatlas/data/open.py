@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, explain
-from .check import OnBadFile, check
+from .check import OnAnimated, OnBadFile, check
 from .decode import MAX_PIXELS, shown
 from .folder import read_folder
 from .images import Progress
@@ -22,6 +22,7 @@ def open_data(
     seed: int = 0,
     record: Mapping[str, Any] | None = None,
     on_bad_file: OnBadFile = "fail",
+    on_animated: OnAnimated = "first",
     download: bool = False,
     allow_empty_class: bool = False,
     follow_outside: bool = False,
@@ -36,7 +37,7 @@ def open_data(
     DataError for data that cannot be used.
     """
     source = _read(spec, download, allow_empty_class, follow_outside, max_pixels)
-    images, bad, warnings = check(source.images, on_bad_file, progress=progress)
+    images, bad, warnings = check(source.images, on_bad_file, on_animated=on_animated, progress=progress)
     source = replace(source, warnings=source.warnings + warnings)
     return split(source, images, seed, bad) if record is None else restore(source, images, record)
 

@@ -92,6 +92,7 @@ def fit(plan: Plan, run: Run, watcher: Watcher, *, workers: int = 0, command: st
     if run.open(config, about):
         return run.read_json("result.json")
     run.write_json("split.json", record)
+    run.write_bad_files(splits.bad)
     with resource_errors(plan.recipe):
         bundle, predictions, state = train(
             arch, splits, pre, plan.recipe, run, watcher, seed=plan.seed, device=plan.device, workers=workers

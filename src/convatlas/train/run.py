@@ -2,11 +2,13 @@
 
 run.json               network, preprocessing, recipe, data, seed, environment
 split.json             which images were in train, val and test
+bad_files.jsonl        the files that were left out, and why
 log.csv, log.jsonl     a row an epoch
 checkpoint-*           the newest two states of training
 best.safetensors       the weights that were best on the validation images
 model.safetensors      the finished bundle
 test.jsonl             a row for each test image
+samples/               a few test images, to try `convatlas predict` on
 mistakes/              the test images that were wrong with the most confidence
 result.json            what came out, with seeds, times and environment
 """
@@ -18,14 +20,15 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import files
-from ..data import Images
+from ..data import BadFile, Images
 from ..errors import ConfigError, ResourceError, explain
 from .evaluate import Predictions
 
@@ -81,6 +84,10 @@ class Run:
             reason = explain(error) if isinstance(error, OSError) else str(error)
             what = f"{self.folder} is not a run: {name}: {reason}"
             raise ConfigError("L7", what, "give the folder that `convatlas train` wrote") from None
+
+    def write_bad_files(self, bad: Iterable[BadFile]) -> None:
+        """Write a row for each file that was left out: name, class, what was wrong with it, sha256."""
+        files.write_text(self.path("bad_files.jsonl"), "".join(json.dumps(asdict(file)) + "\n" for file in bad))
 
     def write_log(self, history: list[dict[str, Any]]) -> None:
         """Write the epochs so far as CSV and as JSON lines."""
