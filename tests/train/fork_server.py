@@ -26,6 +26,7 @@ PRELOADED = (matplotlib.figure, sklearn.model_selection, torch.utils.tensorboard
 def child(argv: list[str], output: str, memory: int | None) -> int:
     os.setpgid(0, 0)
     faulthandler.dump_traceback_later(60, exit=True)
+    resource.setrlimit(resource.RLIMIT_CPU, (120, 120))  # whatever becomes of its parent, it ends
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
