@@ -31,7 +31,13 @@ def main() -> None:
             flags = ["--seed", str(seed), "--out", str(Path(folder) / "run")]
             done = subprocess.run([*program, *flags], check=True, stdout=subprocess.PIPE, text=True)
         runs.append(json.loads(done.stdout))
+        write(args, runs, command)
         print(f"seed {seed}: {runs[-1]['test']['accuracy']:.4f} in {runs[-1]['train_seconds']} s", file=sys.stderr)
+    print(args.out.read_text())
+
+
+def write(args: argparse.Namespace, runs: list[dict], command: list[str]) -> None:
+    """Everything so far, so that a long series can be stopped."""
     accuracy = [run["test"]["accuracy"] for run in runs]
     data = Path(args.data).name
     result = {
@@ -43,7 +49,7 @@ def main() -> None:
         "how": runs[0]["how"],
         "images": runs[0]["images"],
         "epochs": runs[0]["epochs"],
-        "seeds": args.seeds,
+        "seeds": args.seeds[: len(runs)],
         "test_accuracy": accuracy,
         "mean": statistics.mean(accuracy),
         "std": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
@@ -53,7 +59,6 @@ def main() -> None:
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -357,3 +357,15 @@ class TestPaths:
         long = tmp_path / ("x" * 300)
         refused(run("train", "--data", long), 2, "xxx")
         refused(run("predict", long, long), 6, "xxx", "File name too long")
+
+
+def test_a_stem_too_large_for_the_images_warns_in_one_line(tmp_path):
+    data = photos(tmp_path / "data", side=32)
+    flags = ["--network", "resnet18", "--size", "32", "--epochs", "1", "--batch", "16"]
+    done = subprocess.run(
+        [PROGRAM, "train", "--data", data, "--out", tmp_path / "run", *flags], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "1x1 map" in line]
+    assert line.startswith("warning: resnet18 shrinks a 32x32 image to a 1x1 map")
+    assert "resnet20" in line

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 
 from .. import __version__
 from ..errors import ConvatlasError
@@ -15,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - it is needed to the end
+    warnings.showwarning = show_warning
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.run is None:
@@ -32,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def show_warning(message: Warning | str, *where: object, **rest: object) -> None:
+    """A warning as one line, without the line of code that it comes from."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from ..tree import cost
 from ..zoo import Arch, spec
 from ..zoo.spec import warn_if_too_small
 from .choose import choose, preprocess_for
-from .loop import Watcher, train
+from .loop import Silent, Watcher, train
 from .recipe import Recipe
 from .run import Run, environment
 
@@ -65,7 +65,7 @@ def plan(
     return Plan(located(data), splits, arch, chosen, name, why, seed, device)
 
 
-def fit(plan: Plan, run: Run, watcher: Watcher, *, workers: int = 0, command: str = "") -> dict[str, Any]:
+def fit(plan: Plan, run: Run, watcher: Watcher | None = None, *, workers: int = 0, command: str = "") -> dict[str, Any]:
     """Train, measure, and leave everything in the run's folder; the result, as in its `result.json`.
 
     A run that is there already goes on where it was stopped; a finished one is only read.  Raises what `train` raises,
@@ -95,7 +95,15 @@ def fit(plan: Plan, run: Run, watcher: Watcher, *, workers: int = 0, command: st
     run.write_bad_files(splits.bad)
     with resource_errors(plan.recipe):
         bundle, predictions, state = train(
-            arch, splits, pre, plan.recipe, run, watcher, seed=plan.seed, device=plan.device, workers=workers
+            arch,
+            splits,
+            pre,
+            plan.recipe,
+            run,
+            watcher or Silent(),
+            seed=plan.seed,
+            device=plan.device,
+            workers=workers,
         )
     folded = cost(arch.skeleton(), arch.size, arch.in_channels)
     result = {

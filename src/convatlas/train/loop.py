@@ -49,6 +49,19 @@ class Watcher(Protocol):
         """An epoch is done and validated."""
 
 
+class Silent:
+    """A watcher that shows nothing."""
+
+    def begin(self, state: State, total: int, notes: list[str]) -> None:
+        """Nothing."""
+
+    def step(self, state: State, total: int, images: int) -> None:
+        """Nothing."""
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """Nothing."""
+
+
 def train(
     arch: Arch,
     splits: Splits,
@@ -137,7 +150,7 @@ def begin(arch: Arch, recipe: Recipe, seed: int, device: str) -> State:
         net=net,
         average=averaged(net, recipe.ema) if recipe.ema else None,
         optimizer=build_optimizer(net, recipe),
-        scaler=torch.amp.GradScaler(device, enabled=precision(recipe, device) == torch.float16),
+        scaler=torch.amp.GradScaler(torch.device(device).type, enabled=precision(recipe, device) == torch.float16),
     )
 
 
