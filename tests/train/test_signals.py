@@ -142,7 +142,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path, server, data, undisturbed):
     wait_for(run / "log.csv")
     for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):  # so that both come together
         os.kill(pid, number)
-    assert server.wait() == 143
+    assert server.wait() in (130, 143)  # which of the two comes second is the kernel's choice
     assert "error[T2]" not in output.read_text()
     assert not (run / "model.safetensors").exists()
     assert server.run(command(data, run), output) == 0, output.read_text()
