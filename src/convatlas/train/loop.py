@@ -120,7 +120,14 @@ def train(
             if stop.signal is not None and state.step < total:
                 raise stopped(stop, state.step, run)
 
-    # The weights to keep, and the one look at the test images.
+    bundle, predictions = finish(state, arch, splits, pre, recipe, run, seed, device)
+    return bundle, predictions, state
+
+
+def finish(
+    state: State, arch: Arch, splits: Splits, pre: Preprocess, recipe: Recipe, run: Run, seed: int, device: str
+) -> tuple[Bundle, Predictions]:
+    """The weights to keep, and the one look at the test images; both are written to the run's folder."""
     which, row = keep(state, len(splits.val))
     net = arch.build()
     kept = state.evaluated.state_dict() if which == "last" else read_tensors(run.path("best.safetensors"))[0]
@@ -137,7 +144,7 @@ def train(
     )
     bundle.save(run.path("model.safetensors"))
     run.write_test(predictions, splits.test)
-    return bundle, predictions, state
+    return bundle, predictions
 
 
 def begin(arch: Arch, recipe: Recipe, seed: int, device: str) -> State:
