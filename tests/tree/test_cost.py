@@ -9,7 +9,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from convatlas.tree import SE, Concat, Net, Residual, Shuffle, classifier, conv, conv_bn_act, cost, insert_se, seq
+from convatlas.tree import (
+    SE,
+    AvgPoolTo,
+    Concat,
+    Highway,
+    Net,
+    Residual,
+    SamePad,
+    Scale,
+    Shuffle,
+    bn_act_conv,
+    classifier,
+    conv,
+    conv_bn_act,
+    cost,
+    insert_se,
+    seq,
+)
 from convatlas.zoo import create
 
 
@@ -31,7 +48,22 @@ def inception_like():
     )
 
 
+def every_other_leaf():
+    gated = Highway(conv_bn_act(8, 8, 3, act=nn.ReLU6), seq(conv=conv(8, 8, bias=True), sigmoid=nn.Sigmoid()))
+    return Net(
+        {
+            "stem": seq(pad=SamePad(3, 2), conv=conv_bn_act(3, 8, 3, stride=2, padding=0)),
+            "pre": seq(conv=bn_act_conv(8, 8, (1, 3)), scale=Scale(0.5), act=nn.ReLU6()),
+            "gated": gated,
+            "pool": AvgPoolTo(5, 3, out=4),
+            "head": seq(se=SE(None)(8), flatten=nn.Flatten(), fc=nn.Linear(8 * 16, 10)),
+        }
+    )
+
+
 NETS = {
+    "every other leaf": (every_other_leaf, 28),
+    "every other leaf, other bins": (every_other_leaf, 31),
     "inception-like": (inception_like, 45),
     "resnet20": (lambda: create("resnet20"), 32),
     "resnet20.b": (lambda: create("resnet20.b"), 28),
@@ -119,7 +151,16 @@ class Watch(TorchDispatchMode):
 
 
 def test_live_is_the_peak_of_a_real_run():
-    for name in ("inception-like", "resnet20", "resnet20.b", "plain20", "resnet50.v1_5", "resnet18+se", "vgg16c_bn"):
+    for name in (
+        "inception-like",
+        "every other leaf",
+        "resnet20",
+        "resnet20.b",
+        "plain20",
+        "resnet50.v1_5",
+        "resnet18+se",
+        "vgg16c_bn",
+    ):
         torch.manual_seed(0)
         build, size = NETS[name]
         net, batch = build().eval(), 2

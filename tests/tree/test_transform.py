@@ -13,7 +13,6 @@ from convatlas.tree import (
     classifier,
     conv_bn_act,
     cost,
-    features,
     fold_batch_norm,
     freeze,
     insert_se,
@@ -130,30 +129,35 @@ def test_se_resnet50_has_the_published_count():
     assert cost(net).macs == 3_860_488_192
 
 
-@pytest.mark.parametrize(("where", "message"), [("layer*", "no module .* 'layer"), ("stage1.0.res", "is a Residual")])
-def test_se_at_an_impossible_place_is_refused(net, where, message):
-    with pytest.raises(ConfigError, match=message):
-        insert_se(net, where)
+def test_se_at_a_place_that_is_not_there_is_refused(net):
+    with pytest.raises(ConfigError, match=r"no module .* 'layer\*'"):
+        insert_se(net, "layer*")
+
+
+@pytest.mark.parametrize(
+    ("where", "first", "gates", "channels"),
+    [
+        ("stage*.*.res.body", False, "stage3.0.res.body.se", 64),  # standard
+        ("stage*.*.res.body", True, "stage3.0.res.body.se", 32),  # PRE
+        ("stage*.*", False, "stage3.0.se", 64),  # POST
+        ("stage*.*.res.skip", False, "stage3.0.res.skip.se", 64),  # Identity
+        ("stage*.*.res", False, "stage3.0.res.se", 64),  # a combinator gets a Sequential around it
+    ],
+)
+def test_se_goes_to_every_place_of_a_unit(where, first, gates, channels):
+    net = insert_se(create("resnet20"), where, SE(4, first=first))
+    assert len([path for path, m in net.named_modules() if path.endswith(".se")]) == 9
+    gate = net.get_submodule(gates)
+    assert gate.gate.fc1.in_channels == channels
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    unit = cost(net, 32).inputs[gates] if first else cost(net, 32).outputs[gates]
+    assert unit.c == channels
 
 
 @torch.no_grad()
-def test_features_are_the_outputs_by_name(net, x):
-    found = features(net, ["stage2", "stage1.1.res"])(x)
-    assert list(found) == ["stage2", "stage1.1.res"]
-    y = net.stage1(net.stem(x))
-    assert torch.equal(found["stage2"], net.stage2(y))
-    assert found["stage1.1.res"].min() < 0  # as the unit's ReLU found it, though that works in place
-
-
-@torch.no_grad()
-def test_features_run_no_further_than_needed(net, x):
-    def refuse(*_):
-        raise AssertionError("ran too far")
-
-    net.stage3.register_forward_hook(refuse)
-    assert features(net, ["stage2"])(x)["stage2"].shape == (2, 32, 16, 16)
-
-
-def test_features_of_an_unknown_name_are_refused(net):
-    with pytest.raises(ConfigError, match="called 'stage9'"):
-        features(net, ["stage9"])
+def test_se_with_one_fc_rescales_each_channel_by_a_sigmoid_of_a_linear_map_of_the_means():
+    torch.manual_seed(0)
+    gate, x = SE(None)(5), torch.randn(2, 5, 4, 4)
+    fc = gate.gate.fc
+    scale = torch.sigmoid(x.mean((2, 3)) @ fc.weight[:, :, 0, 0].T + fc.bias)
+    assert torch.allclose(gate(x), x * scale[:, :, None, None])

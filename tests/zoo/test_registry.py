@@ -31,7 +31,6 @@ def test_builds_on_meta_and_describes_itself(name):
         for size in (arch.size, arch.size + 32, arch.size * 2):
             assert net(torch.empty(2, 3, size, size)).shape == (2, arch.classes)
             cost(net, size)
-    assert arch.paper.startswith("arXiv:")
     assert arch.use
 
 
@@ -80,16 +79,17 @@ def test_every_parameter_gets_a_finite_gradient(name):
 def test_eval_is_deterministic_takes_one_image_and_folds(name):
     torch.manual_seed(0)
     net, size = small(name)
+    net = net.double()  # in float32 deep networks differ by rounding alone
     for m in net.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.momentum = 1.0
-    net.train()(torch.randn(8, 3, size, size))  # so that the running statistics are those of the data
+    net.train()(torch.randn(8, 3, size, size).double())  # so that the running statistics are those of the data
     net.eval()
-    x = torch.randn(1, 3, size, size)
+    x = torch.randn(1, 3, size, size).double()
     before = net(x)
     assert torch.equal(net(x), before)
     assert before.shape == (1, 10)
-    assert (fold_batch_norm(net)(x) - before).abs().max() <= 1e-4
+    assert (fold_batch_norm(net)(x) - before).abs().max() <= 1e-9
 
 
 @torch.no_grad()

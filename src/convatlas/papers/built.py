@@ -17,11 +17,14 @@ class Built:
     net: Net
     cost: Cost
 
+    def rows(self, part: str = "") -> list[Row]:
+        """The rows of some modules ("stem+pool", "inception3a"), or all (empty)."""
+        parts = part.split("+") if part else []
+        return [r for r in self.cost.rows if not parts or any(f"{r.path}.".startswith(f"{p}.") for p in parts)]
+
     def layers(self, part: str = "") -> list[tuple[Row, nn.Module]]:
-        """The leaves and their costs, shortcuts left out, under some parts ("stem+pool") or everywhere (empty)."""
-        parts = part.split("+")
-        paths = ((row, row.path.split(".")) for row in self.cost.rows)
-        on_path = (row for row, path in paths if (not part or path[0] in parts) and "skip" not in path)
+        """The leaves and their costs, shortcuts left out, under some modules or everywhere."""
+        on_path = [row for row in self.rows(part) if "skip" not in row.path.split(".")]
         return [(row, self.net.get_submodule(row.path)) for row in on_path]
 
     def weight_layers(self, part: str = "") -> list[Row]:

@@ -1,32 +1,24 @@
 """What the papers count when they print a number.  They rarely say, and they differ, so every convention has a name.
 
-A figure names its convention; the convention computes the exact value from the built tree.
+A figure names its convention; the convention computes the exact value from the built tree, or from the part of it
+that the figure is about.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from . import notation
 from .built import Built
-
-
-@dataclass(frozen=True)
-class Convention:
-    """`count(built, part)` is the exact value: an integer, or text in the notation of a paper's table."""
-
-    quantity: str
-    meaning: str
-    count: Callable[[Built, str], int | str]
+from .convention import Convention
+from .notation import NOTATIONS
 
 
 def total(*columns: str) -> Callable[[Built, str], int]:
     """Count the sum of columns of the cost table."""
-    return lambda net, part: sum(net.cost.total(column) for column in columns)
+    return lambda net, part: sum(getattr(row, column) for row in net.rows(part) for column in columns)
 
 
 def ops(*combinators: str) -> Callable[[Built, str], int]:
     """Count the MACs and one operation per element of the outputs of some combinators."""
-    return lambda net, part: net.cost.macs + sum(net.cost.total("elements", kind) for kind in combinators)
+    return lambda net, part: sum(row.macs + row.elements * (row.kind in combinators) for row in net.rows(part))
 
 
 CONVENTIONS = {
@@ -36,7 +28,9 @@ CONVENTIONS = {
     "W+b+BN+stats": Convention("params", "trainable parameters and BN running statistics", total("params", "stats")),
     "BN stats": Convention("params", "BN running statistics", total("stats")),
     "conv+FC": Convention("macs", "MACs of convolutions and FC layers", total("macs")),
-    "conv only": Convention("macs", "MACs of convolutions", lambda net, part: net.cost.total("macs", "Conv2d")),
+    "conv only": Convention(
+        "macs", "MACs of convolutions", lambda net, part: sum(r.macs for r in net.rows(part) if r.kind == "Conv2d")
+    ),
     "conv+FC+add": Convention("macs", "MACs, and one operation per residual addition", ops("Residual")),
     "conv+FC+add+scale": Convention(
         "macs", "MACs, and one operation per residual addition and per scaled element", ops("Residual", "Gate")
@@ -46,13 +40,7 @@ CONVENTIONS = {
         "convolutions and FC layers that are not on a shortcut",
         lambda net, part: len(net.weight_layers(part)),
     ),
-    "stage maps": Convention("stage_shape", "CxHxW after each stage", notation.stage_maps),
-    "VGG table": Convention("stage_shape", "layers as in VGG's Table 1", notation.vgg_table),
-    "ResNet table": Convention("stage_shape", "map and units as in ResNet's Table 1", notation.resnet_table),
-    "ResNet stem": Convention("stage_shape", "map and layers as in ResNet's Table 1", notation.resnet_stem),
-    "ResNet CIFAR table": Convention(
-        "stage_shape", "filters and layers as in ResNet's Sec. 4.2", notation.resnet_cifar_table
-    ),
+    **NOTATIONS,
 }
 REPORTED = {  # nothing to compute from a tree
     "result": "measured by the authors after training",

@@ -1,9 +1,8 @@
-"""The published data, read from the tables beside this file.
+"""The published data, read from the tables in `data/`: citations.csv lists the papers, each of which has a folder.
 
-figures.csv     what the papers print, a row a figure
-exact.csv       exact integers derived from the papers, a row a network, a column a convention
-citations.csv   the papers
-remarks.toml    where sources disagree, and what this library chose
+figures.csv     what the paper prints, a row a figure
+exact.csv       exact integers derived from the paper, a row a network, a column a convention
+remarks.toml    where sources disagree or are silent, and what this library chose
 """
 
 import csv
@@ -54,6 +53,11 @@ class Citation:
     year: int
     link: str
 
+    @property
+    def folder(self) -> str:
+        """Where its tables are."""
+        return self.paper.lower().replace("-", "_")
+
 
 @dataclass(frozen=True)
 class Remark:
@@ -66,8 +70,10 @@ class Remark:
 
 @functools.cache
 def figures() -> tuple[Figure, ...]:
-    """The printed figures, then the exact integers (`where` is "derived")."""
-    return tuple(Figure(**row) for row in _csv("figures.csv")) + tuple(_exact())
+    """The printed figures of all papers, then the exact integers (`where` is "derived")."""
+    printed = (Figure(paper=c.paper, **row) for c in citations() for row in _csv(f"{c.folder}/figures.csv"))
+    exact = (figure for c in citations() for row in _csv(f"{c.folder}/exact.csv") for figure in _exact(c.paper, row))
+    return (*printed, *exact)
 
 
 @functools.cache
@@ -82,27 +88,27 @@ def citations() -> tuple[Citation, ...]:
 @functools.cache
 def remarks() -> tuple[Remark, ...]:
     """The remarks on all networks."""
-    table = tomllib.loads(_text("remarks.toml"))["remark"]
-    return tuple(Remark(tuple(row["networks"]), row["text"], row["source"]) for row in table)
+    tables = (tomllib.loads(_text(f"{c.folder}/remarks.toml")).get("remark", []) for c in citations())
+    return tuple(Remark(tuple(row["networks"]), row["text"], row["source"]) for table in tables for row in table)
 
 
-def _exact() -> Iterator[Figure]:
-    for row in _csv("exact.csv"):
-        for name, convention in CONVENTIONS.items():
-            if value := row.get(name):
-                yield Figure(
-                    paper=row["paper"],
-                    network=row["network"],
-                    quantity=convention.quantity,
-                    printed=value,
-                    where="derived",
-                    arch=row["arch"],
-                    changes=row["changes"],
-                    convention=name,
-                    rounding="round" if value.isdigit() else "",
-                    note=f"the same in {row['same in']}" if row["same in"] and value.isdigit() else "",
-                    source="derived",
-                )
+def _exact(paper: str, row: dict[str, str]) -> Iterator[Figure]:
+    """A figure for every convention in which the exact value is known."""
+    for name, convention in CONVENTIONS.items():
+        if value := row.get(name):
+            yield Figure(
+                paper=paper,
+                network=row["network"],
+                quantity=convention.quantity,
+                printed=value,
+                where="derived",
+                arch=row["arch"],
+                changes=row["changes"],
+                convention=name,
+                rounding="round" if value.isdigit() else "",
+                note=f"the same in {row['same in']}" if row["same in"] and value.isdigit() else "",
+                source="derived",
+            )
 
 
 def _csv(name: str) -> list[dict[str, str]]:
@@ -110,4 +116,6 @@ def _csv(name: str) -> list[dict[str, str]]:
 
 
 def _text(name: str) -> str:
-    return Path(__file__).with_name(name).read_text("utf-8")
+    """A table beside this file; a paper that has none of its kind has no file."""
+    path = Path(__file__).parent / "data" / name
+    return path.read_text("utf-8") if path.exists() else ""

@@ -1,4 +1,4 @@
-"""The four ways to join layers, and the root of every network.
+"""The ways to join layers, and the root of every network.
 
 A network is a tree of `torch.nn` leaves under these combinators, so the module tree *is* the architecture:
 
@@ -6,6 +6,7 @@ A network is a tree of `torch.nn` leaves under these combinators, so the module 
     Residual            body(x) + skip(x)            ResNet
     Concat              [branch(x), ...] along C     Inception, DenseNet
     Gate                x * gate(x)                  Squeeze-and-Excitation
+    Highway             skip(x) + gate(x) * (body(x) - skip(x))     gated shortcuts
 """
 
 from collections import OrderedDict
@@ -61,6 +62,22 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         return x * self.gate(x)
+
+
+class Highway(nn.Module):
+    """`gate(x) * body(x) + (1 - gate(x)) * skip(x)`, skip = identity when None: exclusive gating [arXiv:1603.05027,
+    Sec. 3.1; arXiv:1505.00387, eq. 3].  Raises ValueError as `Residual` does.
+    """
+
+    def __init__(self, body: nn.Module, gate: nn.Module, skip: nn.Module | None = None):
+        super().__init__()
+        self.body, self.gate, self.skip = body, gate, skip if skip is not None else nn.Identity()
+        _refuse_in_place(self, body=self.body, gate=self.gate, skip=self.skip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
+        body, gate, skip = self.body(x), self.gate(x), self.skip(x)
+        return skip.lerp(body, gate)
 
 
 class Net(nn.Module):

@@ -21,9 +21,10 @@ from .fold import Buffer, Fold, Row, Signal
 
 @dataclass(frozen=True)
 class Cost:
-    """The rows of a network in the order in which they run, and the output of every module by path."""
+    """The rows of a network in the order in which they run, and the input and output of every module by path."""
 
     rows: tuple[Row, ...]
+    inputs: dict[str, Signal]
     outputs: dict[str, Signal]
 
     def total(self, quantity: str, kind: str | None = None) -> int:
@@ -71,4 +72,4 @@ def cost(net: nn.Module, size: int | tuple[int, int] = 224, in_channels: int = 3
     for fold in (train, infer):
         fold.flow(net, Signal(in_channels, h, w, Buffer(in_channels * h * w)), "", frozenset())
     rows = tuple(replace(row, live=other.live) for row, other in zip(train.rows, infer.rows, strict=True))
-    return Cost(rows, train.outputs)
+    return Cost(rows, train.inputs, train.outputs)

@@ -92,6 +92,7 @@ class Fold:
     def __init__(self, training: bool, aux: bool):
         self.training, self.aux = training, aux
         self.rows: list[Row] = []
+        self.inputs: dict[str, Signal] = {}
         self.outputs: dict[str, Signal] = {}
         self._saved: set[Buffer] = set()
         self._counted: set[nn.Module] = set()
@@ -102,6 +103,7 @@ class Fold:
             raise TypeError(
                 f"no cost rule for {type(m).__name__} at {path!r}. Remedy: register one with @convatlas.tree.rule"
             )
+        self.inputs[path] = x
         out = self.outputs[path] = RULES[type(m)](self, m, x, path, held)
         return out
 

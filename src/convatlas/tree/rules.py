@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from .combinators import Concat, Gate, Net, Residual
+from .combinators import Concat, Gate, Highway, Net, Residual
 from .fold import BYTES, Signal, fresh, join, rule
-from .layers import Shuffle, ZeroPad
+from .layers import AvgPoolTo, SamePad, Scale, Shuffle, ZeroPad
 
 
 def window(m: Any, x: Signal, cout: int) -> Signal:
@@ -73,6 +73,13 @@ def _adaptive_pool(fold, m, x, path, held):
     return fold.leaf(m, path, held, x, out, needs=() if sizes == (1, 1) else (x,))  # to 1x1 it is a mean
 
 
+@rule(AvgPoolTo)
+def _avg_pool_to(fold, m, x, path, held):
+    if m.fits(x.h) and m.fits(x.w):
+        return _avg_pool(fold, nn.AvgPool2d(m.k, m.stride), x, path, held)
+    return _adaptive_pool(fold, nn.AdaptiveAvgPool2d(m.out), x, path, held)
+
+
 @rule(nn.Flatten)
 def _flatten(fold, m, x, path, held):
     return fold.leaf(m, path, held, x, replace(x, c=x.elements, h=1, w=1))
@@ -95,6 +102,13 @@ def _activation(fold, m, x, path, held):
     return fold.leaf(m, path, held, x, out, needs=(out,))
 
 
+@rule(nn.ReLU6)
+def _relu6(fold, m, x, path, held):
+    if m.inplace:  # torch then keeps a copy of the input
+        return fold.leaf(m, path, held, x, x, extra=BYTES * x.elements if fold.training else 0)
+    return fold.leaf(m, path, held, x, fresh(x), needs=(x,))
+
+
 @rule(nn.Dropout)
 def _dropout(fold, m, x, path, held):
     active = fold.training and m.p > 0
@@ -106,8 +120,8 @@ def _identity(fold, m, x, path, held):
     return fold.leaf(m, path, held, x, x)
 
 
-@rule(Shuffle)
-def _shuffle(fold, m, x, path, held):
+@rule(Shuffle, Scale)
+def _copy(fold, m, x, path, held):
     return fold.leaf(m, path, held, x, fresh(x))
 
 
@@ -115,6 +129,11 @@ def _shuffle(fold, m, x, path, held):
 def _zero_pad(fold, m, x, path, held):
     out = fresh(x, m.cout, -(-x.h // m.stride), -(-x.w // m.stride), jump=tuple(j * m.stride for j in x.jump))
     return fold.leaf(m, path, held, x, out)
+
+
+@rule(SamePad)
+def _same_pad(fold, m, x, path, held):
+    return fold.leaf(m, path, held, x, fresh(x, h=x.h + m.total(x.h), w=x.w + m.total(x.w)))
 
 
 @rule(nn.Sequential)
@@ -157,6 +176,16 @@ def _concat(fold, m, x, path, held):
 def _gate(fold, m, x, path, held):
     (gate,) = fold.children(m, x, path, held)  # it sees the whole image; rf keeps its local meaning
     return fold.leaf(m, path, held | {gate.buffer}, x, fresh(x), needs=(x, gate))
+
+
+@rule(Highway)
+def _highway(fold, m, x, path, held):
+    body, gate, skip = fold.children(m, x, path, held)
+    if not body.shape == gate.shape == skip.shape:
+        raise ValueError(f"{path}: body {body.shape}, gate {gate.shape} and skip {skip.shape} do not mix")
+    out = replace(fresh(body), rf=_widest(body, gate, skip))
+    held |= {body.buffer, gate.buffer, skip.buffer}
+    return fold.leaf(m, path, held, x, out, needs=(body, gate, skip))
 
 
 def _widest(*signals: Signal) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 import difflib
 import fnmatch
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError
-from .combinators import Net
+from .combinators import Net, seq
 from .cost import cost
 from .layers import SE
 
@@ -27,6 +26,14 @@ def fold_batch_norm(net: Net) -> Net:
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                 chain.set_submodule(name, fuse_conv_bn_eval(first, second))
                 delattr(chain, after)
+    return net
+
+
+def batch_norm_eps(net: Net, eps: float) -> Net:
+    """Set the constant that every BatchNorm adds to the variance."""
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.eps = eps
     return net
 
 
@@ -72,24 +79,28 @@ def freeze(net: Net, *names: str) -> Net:
     return net.train(net.training)
 
 
-def insert_se(net: Net, where: str, se: Callable[[int], nn.Module] = SE(16)) -> Net:  # noqa: B008 - a frozen value
-    """Append Squeeze-and-Excitation, or what else `se(channels)` builds, to every `nn.Sequential` that `where` names.
+def insert_se(net: Net, where: str, se: SE = SE(16)) -> Net:  # noqa: B008 - a frozen value
+    """Put Squeeze-and-Excitation behind, or with `se.first` before, every module that the pattern `where` names.
 
-    `insert_se(net, "stage*.*.res.body")` makes SE-ResNet: before the addition [arXiv:1709.01507, Fig. 3].
-    Raises ConfigError if the pattern names no module, or one that is not a Sequential.
+    `insert_se(net, "stage*.*.res.body")` makes SE-ResNet: before the addition [arXiv:1709.01507, Fig. 3].  In a
+    Sequential it becomes the layer `se`; any other module becomes a Sequential of itself, as `layer`, and `se`.
+    Raises ConfigError if the pattern names no module.
     """
     paths = [path for path, _ in net.named_modules() if path and fnmatch.fnmatchcase(path, where)]
     paths = [path for path in paths if path.count(".") == where.count(".")]
     if not paths:
         raise ConfigError("L2", f"no module of the network is called {where!r}", _nearest(net, where))
-    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
-    outputs = cost(net, size=224, in_channels=first.in_channels).outputs
+    stem = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    folded = cost(net, size=224, in_channels=stem.in_channels)
+    signals = folded.inputs if se.first else folded.outputs
     for path in paths:
-        chain = net.get_submodule(path)
-        if not isinstance(chain, nn.Sequential):
-            raise ConfigError("L2", f"{path} is a {type(chain).__name__}", "name a Sequential, to which it is appended")
-        like = next(chain.parameters())
-        chain.add_module("se", se(outputs[path].c).to(like.device, like.dtype).train(chain.training))
+        module = net.get_submodule(path)
+        gate = se(signals[path].c).to(stem.weight.device, stem.weight.dtype).train(module.training)
+        if isinstance(module, nn.Sequential):
+            layers = dict(module.named_children())
+        else:
+            layers = {} if isinstance(module, nn.Identity) else {"layer": module}
+        net.set_submodule(path, seq(**({"se": gate} | layers if se.first else layers | {"se": gate})))
     return net
 
 

@@ -21,3 +21,13 @@ def glorot(net: Net) -> Net:
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
     return net
+
+
+def gaussian(net: Net, std: float = 0.01) -> Net:
+    """Weights N(0, std^2), biases 0 [AlexNet, Sec. 5]."""
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d | nn.Linear):
+            nn.init.normal_(m.weight, std=std)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+    return net

@@ -22,7 +22,12 @@ class ResNet(Arch):
 
     `stride_in` is the kernel of the bottleneck's convolution that carries the stride: the first 1x1 as in the paper,
     or the 3x3 ("v1.5").  `stem` is "imagenet" (7x7/2 and a max pool) or "cifar" (3x3).
+
+    With a `cardinality` the 3x3 of the bottleneck is grouped, in the first stage into that many groups of `group_width`
+    channels: ResNeXt [arXiv:1611.05431, Table 1].
     """
+
+    SE_AT = "stage*.*.res.body"
 
     depths: tuple[int, ...]
     bottleneck: bool = False
@@ -30,8 +35,10 @@ class ResNet(Arch):
     stride_in: int = 1
     width: int = 64
     stem: str = "imagenet"
+    cardinality: int = 1
+    group_width: int = 64
 
-    def build(self) -> Net:
+    def assemble(self) -> Net:
         """Weights begin as in the paper's reference [13]: He."""
         c = self.width
         if self.stem == "imagenet":
@@ -49,12 +56,12 @@ class ResNet(Arch):
     def unit(self, cin: int, width: int, stride: int) -> tuple[nn.Module, int]:
         """One unit and the number of channels that it puts out."""
         if self.bottleneck:
-            cout = 4 * width
+            cout, inner = 4 * width, self.cardinality * self.group_width * width // 64
             on_1x1, on_3x3 = (stride, 1) if self.stride_in == 1 else (1, stride)
             body = seq(
-                conv1=conv_bn_act(cin, width, 1, stride=on_1x1),
-                conv2=conv_bn_act(width, width, 3, stride=on_3x3),
-                conv3=conv_bn(width, cout, 1),
+                conv1=conv_bn_act(cin, inner, 1, stride=on_1x1),
+                conv2=conv_bn_act(inner, inner, 3, stride=on_3x3, groups=self.cardinality),
+                conv3=conv_bn(inner, cout, 1),
             )
         else:
             cout = width
@@ -112,5 +119,11 @@ V1_5 = tuple(
 )
 CIFAR = tuple(cifar(depth) for depth in (20, 32, 44, 56, 110, 1202))
 CIFAR_B = tuple(replace(a, name=f"{a.name}.b", shortcut="B", use="small images, with projections") for a in CIFAR)
+RESNEXT = tuple(
+    replace(a, name=a.name.replace("resnet", "resnext") + "_32x4d", paper="arXiv:1611.05431",
+            use="photos; grouped convolutions: more accurate than a ResNet of the same cost", stride_in=3,
+            cardinality=32, group_width=4)
+    for a in BOTTLENECK[:2]
+)  # fmt: skip
 PLAIN = tuple(plain(a) for a in (*BASIC, *CIFAR[:-1]))
-register(*BASIC, *BOTTLENECK, *SHORTCUT_B, *SHORTCUT_C, *V1_5, *CIFAR, *CIFAR_B, *PLAIN)
+register(*BASIC, *BOTTLENECK, *SHORTCUT_B, *SHORTCUT_C, *V1_5, *CIFAR, *CIFAR_B, *PLAIN, *RESNEXT)

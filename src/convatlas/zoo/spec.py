@@ -4,19 +4,24 @@ import difflib
 import fnmatch
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ConfigError
-from ..tree import Net, cost
+from ..tree import SE, Net, cost, insert_se
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arch:
-    """What every network has.  A family adds the fields in which its registered networks differ, and `build`."""
+    """What every network has.  A family adds the fields in which its registered networks differ, and `assemble`.
+
+    `SE_AT` names the modules behind which the family has Squeeze-and-Excitation, where `se` says no other place.
+    """
+
+    SE_AT: ClassVar[str] = ""
 
     name: str
     paper: str  # "arXiv:1512.03385"
@@ -24,9 +29,15 @@ class Arch:
     classes: int = 1000
     size: int = 224  # side of the square image it was designed for, in pixels
     in_channels: int = 3
+    se: SE | None = None
 
     def build(self) -> Net:
         """The network with freshly initialised weights, in training mode."""
+        net = self.assemble()
+        return insert_se(net, self.se.at or self.SE_AT, self.se) if self.se else net
+
+    def assemble(self) -> Net:
+        """The network of the family's paper, before Squeeze-and-Excitation is inserted."""
         raise NotImplementedError
 
     def skeleton(self) -> Net:
@@ -47,6 +58,8 @@ class Arch:
             raise ConfigError(
                 "L2", f"not the spec of a known network: {record}", "load it with the convatlas version that wrote it"
             )
+        if isinstance(values["se"], dict):
+            values["se"] = SE(**values["se"])
         return family(**values)
 
 

@@ -28,7 +28,7 @@ class VGG(Arch):
     lrn: bool = False
     norm: bool = False
 
-    def build(self) -> Net:
+    def assemble(self) -> Net:
         """Weights begin as the paper's remark on training without pre-training says [Sec. 3.1]: Glorot, biases 0."""
         parts, c = {}, self.in_channels
         for i, (width, kernels) in enumerate(zip(WIDTHS, self.kernels, strict=True), 1):

@@ -4,14 +4,14 @@ from typing import Any
 
 from torch import nn
 
-from ..layers import Shuffle, ZeroPad
+from ..layers import AvgPoolTo, SamePad, Scale, Shuffle, ZeroPad
 from .marks import TIMES
 
 KINDS = {
     "conv": (nn.Conv2d,),
     "fc": (nn.Linear,),
-    "pool": (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
-    "other": (ZeroPad, Shuffle),
+    "pool": (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, AvgPoolTo),
+    "other": (ZeroPad, SamePad, Scale, Shuffle),
 }
 
 
@@ -29,8 +29,10 @@ def label(m: nn.Module) -> str:
             return f"fc, {m.out_features}"
         case nn.MaxPool2d():
             return ", ".join([f"{_by(m.kernel_size)} max pool", *_stride(m.stride)])
-        case nn.AvgPool2d():
-            return ", ".join([f"{_by(m.kernel_size)} average pool", *_stride(m.stride)])
+        case nn.AvgPool2d() | AvgPoolTo():
+            return ", ".join(
+                [f"{_by(m.k if isinstance(m, AvgPoolTo) else m.kernel_size)} average pool", *_stride(m.stride)]
+            )
         case nn.AdaptiveAvgPool2d():
             return "global average pool" if m.output_size in (1, (1, 1)) else f"average pool to {_by(m.output_size)}"
         case nn.BatchNorm2d():
@@ -41,6 +43,10 @@ def label(m: nn.Module) -> str:
             return f"dropout {m.p:g}"
         case ZeroPad():
             return ", ".join(["zero-pad", str(m.cout), *_stride(m.stride)])
+        case SamePad():
+            return "pad as TensorFlow"
+        case Scale():
+            return f"{TIMES} {m.factor:g}"
         case Shuffle():
             return f"shuffle, {m.groups} groups"
         case nn.Identity() | nn.Flatten() | nn.Sigmoid():

@@ -1,30 +1,12 @@
-"""What a paper's table would print for a part of a built network, in that table's own notation."""
+"""The notation of ResNet's tables."""
 
 from torch import nn
 
-from .built import Built
+from ..built import Built
+from .base import map_size, notation
 
 
-def stage_maps(net: Built, part: str) -> str:
-    """`64x112x112 128x56x56`: the shapes (C, H, W) after the parts called stage."""
-    return " ".join("x".join(map(str, out.shape)) for name, out in net.cost.parts.items() if name.startswith("stage"))
-
-
-def vgg_table(net: Built, part: str) -> str:
-    """`conv3-64; conv3-64; maxpool` [arXiv:1409.1556, Table 1]."""
-    words = []
-    for _, layer in net.layers(part):
-        if isinstance(layer, nn.Conv2d):
-            words.append(f"conv{layer.kernel_size[0]}-{layer.out_channels}")
-        elif isinstance(layer, nn.Linear):
-            words.append(f"FC-{layer.out_features}")
-        elif isinstance(layer, nn.LocalResponseNorm):
-            words.append("LRN")
-        elif isinstance(layer, nn.MaxPool2d):
-            words.append("maxpool")
-    return "; ".join(words)
-
-
+@notation("ResNet table", "stage_shape", "map and units as in ResNet's Table 1")
 def resnet_table(net: Built, part: str) -> str:
     """`56x56 [3x3,64; 3x3,64] x3` [arXiv:1512.03385, Table 1]; units that differ are listed one by one."""
     units: dict[str, list[str]] = {}
@@ -34,9 +16,10 @@ def resnet_table(net: Built, part: str) -> str:
             units.setdefault(row.path.split(".")[1], []).append(f"{h}x{w},{layer.out_channels}")
     listed = [f"[{'; '.join(layers)}]" for layers in units.values()]
     same = len(set(listed)) == 1
-    return f"{_map(net, part)} {f'{listed[0]} x{len(listed)}' if same else ' '.join(listed)}"
+    return f"{map_size(net, part)} {f'{listed[0]} x{len(listed)}' if same else ' '.join(listed)}"
 
 
+@notation("ResNet stem", "stage_shape", "map and layers as in ResNet's Table 1")
 def resnet_stem(net: Built, part: str) -> str:
     """`112x112 7x7,64,stride 2; 3x3 max pool stride 2` [arXiv:1512.03385, Table 1]."""
     words = []
@@ -46,9 +29,10 @@ def resnet_stem(net: Built, part: str) -> str:
             words.append(f"{h}x{w},{layer.out_channels},stride {stride}")
         elif isinstance(layer, nn.MaxPool2d):
             words.append(f"{layer.kernel_size}x{layer.kernel_size} max pool stride {layer.stride}")
-    return f"{_map(net, part.split('+')[0])} {'; '.join(words)}"
+    return f"{map_size(net, part.split('+')[0])} {'; '.join(words)}"
 
 
+@notation("ResNet CIFAR table", "stage_shape", "filters and layers as in ResNet's Sec. 4.2")
 def resnet_cifar_table(net: Built, part: str) -> str:
     """`16 filters, 1+2n layers`, where the network has 6n + 2 [arXiv:1512.03385, Sec. 4.2]."""
     n = (len(net.weight_layers()) - 2) // 6
@@ -56,8 +40,3 @@ def resnet_cifar_table(net: Built, part: str) -> str:
     filters = " or ".join(str(c) for c in sorted({row.shape[0] for row in layers}))
     in_n = {2 * n: "2n", 1 + 2 * n: "1+2n"}
     return f"{filters} filters, {in_n.get(len(layers), len(layers))} layers"
-
-
-def _map(net: Built, part: str) -> str:
-    out = net.cost.outputs[part]
-    return f"{out.h}x{out.w}"
