@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-slow lint format bench docs results clean
+.PHONY: demo test test-slow lint format bench docs golden parity results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/convatlas train --epochs 15 --out $(DEMO)
@@ -34,6 +34,12 @@ bench: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
+
+golden: $(VENV)/.installed-dev
+	$(BIN)/python tests/zoo/golden.py
+
+parity: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/parity.py
 
 results: $(VENV)/.installed
 	$(BIN)/python benchmarks/seeds.py

@@ -18,9 +18,11 @@ from .tree import features as features
 from .tree import fold_batch_norm as fold_batch_norm
 from .tree import freeze as freeze
 from .tree import insert_se as insert_se
+from .tree import recompute as recompute
 from .tree import replace_head as replace_head
 from .tree import set_in_channels as set_in_channels
 from .weights import Bundle as Bundle
+from .weights import export_weights as export_weights
 from .weights import import_weights as import_weights
 from .zoo import create as create
 from .zoo import list_networks as list_networks

@@ -39,10 +39,10 @@ def count() -> Callable[[str], int | str]:
         ("W+b+BN+stats", WEIGHTS + C + 2 + CLASSES + 8 * C),
         ("BN stats", 4 * C),
         ("conv+FC", MACS),
-        ("conv only", MACS - C * CLASSES),
+        ("conv only", MACS - 2 * (C * 2) - C * CLASSES),
         ("conv+FC+add", MACS + 16 * C),
         ("conv+FC+add+scale", MACS + 2 * 16 * C),
-        ("weight layers", 5),
+        ("weight layers", 3),  # the gate has two more
         ("stage maps", "8x4x4"),
     ],
 )
@@ -65,6 +65,8 @@ def test_shortcuts_are_no_weight_layers():
         ("resnet50", "ResNet stem", "stem+pool", "112x112 7x7,64,stride 2; 3x3 max pool stride 2"),
         ("resnet1202", "ResNet CIFAR table", "stage3", "64 filters, 2n layers"),
         ("resnet34", "ResNet CIFAR table", "stage1", "64 filters, 6 layers"),
+        ("se_resnet34", "SE table", "stage4", "[3x3,512;3x3,512; fc 32,512] x3"),
+        ("se_resnext101_32x4d", "SE table", "stage2", "[1x1,256;3x3,256,C=32;1x1,512; fc 32,512] x4"),
     ],
 )
 def test_tables_are_printed_from_the_tree(name, convention, part, printed):

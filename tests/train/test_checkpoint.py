@@ -4,12 +4,13 @@ import os
 
 import pytest
 import torch
-from tiny import PRE, RECIPE, Tiny, images, same
 
 from convatlas.errors import DivergedError, ResourceError
 from convatlas.train import checkpoint
 from convatlas.train.checkpoint import State, restore, save, saved
 from convatlas.train.loop import begin, learn
+
+from tiny import PRE, RECIPE, Tiny, images, same
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop_tf")
 

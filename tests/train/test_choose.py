@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from tiny import Pictures, images, splits
 
 from convatlas.data import Images, Splits
 from convatlas.data.open import open_data
 from convatlas.train.choose import LOOK, choose, preprocess_for, sample
 from convatlas.train.recipe import builtin
 from convatlas.zoo import spec
+
+from tiny import Pictures, images, splits
 
 
 def of_size(height: int, width: int, name: str = "pictures") -> Splits:

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
-from tiny import PRE, Tiny, images
 
 from convatlas.data import Images
 from convatlas.errors import DataError
 from convatlas.train.evaluate import BINS, Predictions, align, predict
+
+from tiny import PRE, Tiny, images
 
 
 def made_up(n=200, classes=7, seed=0) -> Predictions:

@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from tiny import Notes, images
 
 from convatlas.errors import ConfigError
 from convatlas.train.fit import fit, pick_device, plan
 from convatlas.train.measure import measure
 from convatlas.train.run import Run, png
+
+from tiny import Notes, images
 
 QUICK = {"epochs": 1, "batch": 32, "warmup": 0.0}
 

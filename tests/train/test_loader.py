@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import PRE, Pictures, images
 
 from convatlas.data import Images, Preprocess
 from convatlas.train.augment import build_augment
 from convatlas.train.loader import Augmented, Order, mix, train_batches
 from convatlas.train.recipe import NAMES
+
+from tiny import PRE, Pictures, images
 
 POLICIES = NAMES["augment"].metadata["choices"]
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import PRE, RECIPE, Notes, Pictures, Tiny, images, same, splits
 
 from convatlas.errors import ConfigError, DataError, DivergedError, StoppedError
 from convatlas.train import checkpoint
@@ -17,6 +16,8 @@ from convatlas.train.loop import begin, keep, learn, precision, total_loss, trai
 from convatlas.train.recipe import Recipe
 from convatlas.train.run import Run
 from convatlas.weights import Bundle, read_tensors
+
+from tiny import PRE, RECIPE, Notes, Pictures, Tiny, images, same, splits
 
 STEPS = 5  # an epoch of RECIPE has, on the 70 images of `splits()`
 

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import Tiny, same
 from torch import nn
 
 from convatlas.train.optim import RMSpropTF, averaged, build_optimizer, lr_at
 from convatlas.train.recipe import Recipe
 from convatlas.tree import SE, Net, classifier, seq
 from convatlas.zoo import spec
+
+from tiny import Tiny, same
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 5))
 START = np.linspace(-1, 1, 5)

@@ -6,11 +6,12 @@ import shutil
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import PRE, RECIPE, Tiny, same, splits
 
 from convatlas.train.loop import train
 from convatlas.train.progress import Bar, Reading
 from convatlas.train.run import Run
+
+from tiny import PRE, RECIPE, Tiny, same, splits
 
 
 class Disturbed(Bar):

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny import Pictures
 
 from convatlas.data import Images
 from convatlas.errors import ConfigError, ResourceError
 from convatlas.train.evaluate import Predictions
 from convatlas.train.run import COLUMNS, MISTAKES, SAMPLES, Run, differences, png
+
+from tiny import Pictures
 
 CONFIG = {"network": {"name": "a", "depths": (1, 2)}, "recipe": {"lr": 0.1, "batch": 8}, "seed": 0}
 

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import images
 
 from convatlas.train.run import png
+
+from tiny import images
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 RECIPE = ["--network", "resnet20", "--recipe", "small", "--epochs", "4", "--batch", "8", "--threads", "1"]

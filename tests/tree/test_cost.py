@@ -25,6 +25,7 @@ from convatlas.tree import (
     conv_bn_act,
     cost,
     insert_se,
+    recompute,
     seq,
 )
 from convatlas.zoo import create
@@ -55,6 +56,7 @@ def every_other_leaf():
             "stem": seq(pad=SamePad(3, 2), conv=conv_bn_act(3, 8, 3, stride=2, padding=0)),
             "pre": seq(conv=bn_act_conv(8, 8, (1, 3)), scale=Scale(0.5), act=nn.ReLU6()),
             "gated": gated,
+            "se": seq(max=SE(4, squeeze="max", excite="tanh")(8), pixels=SE(4, squeeze=None, excite="relu")(8)),
             "pool": AvgPoolTo(5, 3, out=4),
             "head": seq(se=SE(None)(8), flatten=nn.Flatten(), fc=nn.Linear(8 * 16, 10)),
         }
@@ -70,6 +72,16 @@ NETS = {
     "plain20": (lambda: create("plain20"), 32),
     "resnet50.v1_5": (lambda: create("resnet50.v1_5"), 64),
     "resnet18+se": (lambda: insert_se(create("resnet18.c"), "stage*.*.res.body"), 64),
+    "mobilenet_v2.keras": (lambda: create("mobilenet_v2.keras", classes=3), 64),
+    "shufflenet.g3": (lambda: create("shufflenet.g3", classes=3), 64),
+    "densenet40_k12.dropout": (lambda: create("densenet40_k12.dropout"), 32),
+    "densenet_bc100_k12, blocks recomputed": (lambda: recompute(create("densenet_bc100_k12"), "block*"), 32),
+    "densenet40_k12.dropout, all recomputed": (lambda: recompute(create("densenet40_k12.dropout"), "*"), 32),
+    "resnet20, units recomputed": (lambda: recompute(create("resnet20"), "stage*.*"), 32),
+    "resnet20, stages and units recomputed": (
+        lambda: recompute(recompute(create("resnet20"), "stage*"), "stage*.*"),
+        32,
+    ),
     "vgg16c_bn": (lambda: create("vgg16c_bn", classes=3), 32),
     "vgg11_lrn": (lambda: create("vgg11_lrn", classes=3), 40),
 }

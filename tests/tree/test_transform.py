@@ -17,6 +17,8 @@ from convatlas.tree import (
     freeze,
     insert_se,
     replace_head,
+    same_padding,
+    seq,
     set_in_channels,
 )  # fmt: skip
 from convatlas.zoo import create
@@ -161,3 +163,20 @@ def test_se_with_one_fc_rescales_each_channel_by_a_sigmoid_of_a_linear_map_of_th
     fc = gate.gate.fc
     scale = torch.sigmoid(x.mean((2, 3)) @ fc.weight[:, :, 0, 0].T + fc.bias)
     assert torch.allclose(gate(x), x * scale[:, :, None, None])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [32, 33])
+def test_same_padding_puts_the_odd_row_and_column_below_and_on_the_right(size):
+    torch.manual_seed(0)
+    unpadded = seq(conv=nn.Conv2d(3, 8, 3, 2, bias=False), act=nn.ReLU())
+    net = Net({"stem": conv_bn_act(3, 8, 3, stride=2), "body": conv_bn_act(8, 8, 3), "head": classifier(8, 2)})
+    names = list(net.state_dict())
+    unpadded.conv.load_state_dict(net.stem.conv.state_dict())
+    x = torch.randn(2, 3, size, size)
+    pads = (0, 1, 0, 1) if size % 2 == 0 else (1, 1, 1, 1)
+    assert same_padding(net) is net
+    stem = seq(pad=net.stem.conv_pad, conv=net.stem.conv, act=nn.ReLU())
+    assert torch.equal(stem(x), unpadded(nn.functional.pad(x, pads)))
+    assert net.body.conv.padding == (1, 1)
+    assert list(net.state_dict()) == names

@@ -18,9 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from convatlas.data import Preprocess
-from convatlas.errors import ConfigError, WeightsError
+from convatlas.errors import ConfigError, ConvatlasError, WeightsError
 from convatlas.weights import Bundle, import_weights, read_foreign
-from convatlas.weights.rename import rename
 from convatlas.zoo import spec
 
 # --- code in files (C6) ---
@@ -174,13 +173,15 @@ def test_torchscript_is_refused_as_code(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [b"", b"hello, world\n", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"<!DOCTYPE html><html>",
-     b"\x89HDF\r\n\x1a\n" + bytes(2000), b"\x1f\x8b" + bytes(100), bytes(5000), b"\x80", b"[" * 100_000],
+     b"\x1f\x8b" + bytes(100), bytes(5000), b"\x80", b"[" * 100_000],
     ids=lambda content: repr(content[:12]),
 )  # fmt: skip
 def test_what_is_no_weights_file_at_all_is_refused(tmp_path, content):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"C6.*x.pth is neither .* torch file \({len(content):,} bytes\)"):
+    with pytest.raises(
+        WeightsError, match=rf"C6.*x.pth is no file of safetensors, torch or Keras \({len(content):,} bytes\)"
+    ):
         read_foreign(path)
 
 
@@ -289,7 +290,7 @@ def test_an_imported_network_becomes_a_bundle(tmp_path, randomised, suffix):
 def test_source_classes_and_preprocessing_can_be_given(tmp_path, randomised):
     torch.save(randomised(torchvision.models.resnet18(num_classes=2)).state_dict(), tmp_path / "x.pth")
     mine = Preprocess(size=64, resize=70)
-    bundle = import_weights(tmp_path / "x.pth", "resnet18.b", source="timm", preprocess=mine, classes=("no", "yes"))
+    bundle = import_weights(tmp_path / "x.pth", "resnet18.b", library="timm", preprocess=mine, classes=("no", "yes"))
     assert (bundle.source, bundle.preprocess, bundle.classes) == ("timm: x.pth", mine, ("no", "yes"))
     with pytest.raises(WeightsError, match=r"C8.*names 1 classes for 2 outputs"):
         import_weights(tmp_path / "x.pth", "resnet18.b", classes=("no",))
@@ -339,14 +340,16 @@ def resnet34(tmp_path):
 
 @pytest.mark.parametrize("network", ["resnet18.b", "resnet18", "resnet50.v1_5", "resnet34.c", "vgg16", "resnet20"])
 def test_weights_of_another_network_name_the_one_that_fits(resnet34, network):
-    with pytest.raises(WeightsError, match=rf"error\[C8\]: .*theirs.pth is not a {network} of \w+: ") as caught:
+    with pytest.raises(
+        ConvatlasError, match=rf"error\[(C8|L2)\]: (.*theirs.pth is not a|no table for) {network} "
+    ) as caught:
         import_weights(resnet34, network)
     assert caught.value.remedy == "it fits resnet34.b of torchvision, resnet34.b of timm"
 
 
 def test_what_fits_nothing_says_where_to_look(tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"C8.*'a' matches 0 rules. Remedy: see `convatlas list`"):
+    with pytest.raises(WeightsError, match=r"C8.*has an unknown 'a'; .* Remedy: see `convatlas list`"):
         import_weights(tmp_path / "x.pth", "resnet18.b")
 
 
@@ -355,13 +358,13 @@ def test_strides_that_theirs_do_not_have_are_refused_though_the_shapes_fit(tmp_p
     with torch.device("meta"):
         theirs = torchvision.models.resnet50(num_classes=2).to_empty(device="cpu")
     torch.save(theirs.state_dict(), tmp_path / "x.pth")
-    with pytest.raises(ConfigError, match=rf"L2.*no rename table for {network} from any source. .*fits resnet50.v1_5"):
+    with pytest.raises(ConvatlasError, match=rf"{network} .*fits resnet50.v1_5 of torchvision, resnet50.v1_5 of timm$"):
         import_weights(tmp_path / "x.pth", network)
 
 
 def test_an_unknown_source_or_network_is_refused(resnet34):
-    with pytest.raises(ConfigError, match=r"no rename table for resnet34.b from keras. Remedy: it fits resnet34.b"):
-        import_weights(resnet34, "resnet34.b", source="keras")
+    with pytest.raises(ConfigError, match=r"no table for resnet34.b from keras. Remedy: it fits resnet34.b"):
+        import_weights(resnet34, "resnet34.b", library="keras")
     with pytest.raises(ConfigError, match="no network is called 'resnet35'"):
         import_weights(resnet34, "resnet35")
 
@@ -373,7 +376,7 @@ def test_a_tensor_too_many_is_named_on_one_line(tmp_path, name):
     with pytest.raises(WeightsError, match=r"error\[C8\]: .*x.pth is not a resnet18.b") as caught:
         import_weights(tmp_path / "x.pth", "resnet18.b")
     assert str(caught.value).isprintable()
-    assert "matches 0 rules" in str(caught.value) or "has an unknown 'stage1.9.res" in str(caught.value)
+    assert "has an unknown '" in str(caught.value)
 
 
 def test_a_tensor_too_few_and_one_of_another_shape_are_named(tmp_path):
@@ -381,9 +384,9 @@ def test_a_tensor_too_few_and_one_of_another_shape_are_named(tmp_path):
     del theirs["layer3.1.bn2.bias"]
     theirs["layer1.0.conv1.weight"] = torch.zeros(64, 64, 1, 1)
     torch.save(theirs, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"lacks 'stage3.1.res.body.conv2.norm.bias'") as caught:
+    with pytest.raises(WeightsError, match=r"lacks 'layer3.1.bn2.bias'") as caught:
         import_weights(tmp_path / "x.pth", "resnet18.b")
-    assert "'stage1.0.res.body.conv1.conv.weight' is (64, 64, 1, 1), not (64, 64, 3, 3)" in str(caught.value)
+    assert "'layer1.0.conv1.weight' is (64, 64, 1, 1), not (64, 64, 3, 3)" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -392,18 +395,8 @@ def test_a_tensor_too_few_and_one_of_another_shape_are_named(tmp_path):
 def test_a_head_of_an_odd_shape_is_refused(tmp_path, bias):
     theirs = torchvision.models.resnet18(num_classes=2).state_dict()
     torch.save(theirs | {"fc.bias": bias, "conv1.weight": torch.zeros(3)}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"C8.*'stem.conv.weight' is \(3,\).*'head.fc.bias' is"):
+    with pytest.raises(WeightsError, match=r"C8.*'conv1.weight' is \(3,\).*'fc.bias' is"):
         import_weights(tmp_path / "x.pth", "resnet18.b")
-
-
-# --- the tables ---
-
-
-def test_a_key_that_two_rules_match_is_named():
-    rules = ((r"a\.(\w+)", r"x.\1"), (r"a\.w\w*", "y"))
-    ours, problems = rename(rules, {"a.bias": torch.zeros(1), "a.weight": torch.zeros(1), "b": torch.zeros(1)})
-    assert list(ours) == ["x.bias"]
-    assert problems == ["'a.weight' matches 2 rules", "'b' matches 0 rules"]
 
 
 # --- real weights ---

@@ -27,10 +27,10 @@ def add_commands(commands: Commands) -> None:
 
 def list_(args: argparse.Namespace) -> None:
     """All networks, or those that match."""
-    from ..papers.built import built
+    from ..papers.counts import counts
     from ..zoo import list_networks, spec
 
-    nets = [(arch, built(arch).cost) for arch in map(spec, list_networks(args.pattern))]
+    nets = [(arch, *counts(arch)) for arch in map(spec, list_networks(args.pattern))]
     if args.json:
         return print_json(
             [
@@ -40,13 +40,13 @@ def list_(args: argparse.Namespace) -> None:
                     "use": arch.use,
                     "input_size": arch.size,
                     "classes": arch.classes,
-                    "params": cost.params,
-                    "macs": cost.macs,
+                    "params": params,
+                    "macs": macs,
                 }
-                for arch, cost in nets
+                for arch, params, macs in nets
             ]
         )
-    rows = [(a.name, a.size, count(c.params), count(c.macs), a.paper, a.use) for a, c in nets]
+    rows = [(a.name, a.size, count(params), count(macs), a.paper, a.use) for a, params, macs in nets]
     return print_table(("network", "input #", "params #", "MACs #", "paper", "for"), rows)
 
 
@@ -71,6 +71,9 @@ def show(args: argparse.Namespace) -> None:
         f"parameters {count(cost.params)} (weights {count(cost.total('weights'))}, biases {count(cost.total('biases'))}"
         f", norm {count(cost.total('norm'))}); running statistics {count(cost.total('stats'))}"
     )
+    if about.aux:
+        heads = ", ".join(f"on {part} {count(params)}" for part, params in about.aux.items())
+        print(f"auxiliary heads, in training only: {heads} parameters more")
     print(f"MACs {count(cost.macs)}; receptive field of the last map {count(h)}x{count(w)} px")
     print(
         f"activations in float32: {cost.saved / 2**20:.1f} MiB kept for the backward pass of one image, "
@@ -83,6 +86,9 @@ def show(args: argparse.Namespace) -> None:
             for f in about.findings
         ]
         print_table(("the paper prints", "", "here", "verdict", "counting", "where"), rows)
+        for f in about.findings:
+            if f.verdict == "contradiction":
+                print(f"- {f.quantity} {f.printed} {f.unit} ({f.where}): {f.note}")
     for remark in about.remarks:
         print(f"- {remark.text} [{remark.source}]")
     if args.diagram:

@@ -44,3 +44,24 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]], title: st
 def count(n: float) -> str:
     """`25,557,032`, or a fraction as it is."""
     return f"{n:,.0f}" if n == int(n) else f"{n:g}"
+
+
+class Download:
+    """A context that shows on standard error how much of a file has come, if that is a terminal."""
+
+    def __enter__(self) -> Callable[[int, int | None], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = self.progress.add_task("", total=None)
+
+        def show(done: int, total: int | None) -> None:
+            self.progress.start()
+            self.progress.update(task, completed=done, total=total)
+
+        return show
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()

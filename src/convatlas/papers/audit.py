@@ -7,11 +7,11 @@ from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from ..errors import ConfigError
 from ..zoo import list_networks, spec
 from ..zoo.spec import REGISTRY
-from .built import built
+from .built import Built, built
 from .conventions import CONVENTIONS, REPORTED
 from .tables import Figure, figures
 
-SCALE = {"": 1, "K=1024": 1024, "M": 10**6, "G": 10**9}
+SCALE = {"": 1, "%": 1, "K=1024": 1024, "M": 10**6, "G": 10**9}
 ROUNDING = {"round": ROUND_HALF_UP, "floor": ROUND_FLOOR}
 
 
@@ -37,7 +37,7 @@ class Finding:
     quantity: str
     printed: str
     unit: str
-    exact: int | str | None
+    exact: int | float | str | None
     convention: str
     verdict: str
     where: str
@@ -63,7 +63,7 @@ def check(figure: Figure) -> Finding:
     if figure.convention in REPORTED:
         verdict = "contradiction" if figure.resolution else "reported"
     elif figure.arch in REGISTRY:
-        net = built(spec(figure.arch, **_changes(figure)))
+        net = _built(figure)
         exact = CONVENTIONS[figure.convention].count(net, figure.part)
         verdict = _verdict(figure, exact)
     return Finding(
@@ -83,7 +83,7 @@ def check(figure: Figure) -> Finding:
     )
 
 
-def _verdict(figure: Figure, exact: int | str) -> str:
+def _verdict(figure: Figure, exact: int | float | str) -> str:
     if isinstance(exact, str):
         agrees = exact == figure.printed
     else:
@@ -94,6 +94,8 @@ def _verdict(figure: Figure, exact: int | str) -> str:
     return "contradiction" if figure.resolution else "differs"
 
 
-def _changes(figure: Figure) -> dict[str, int]:
-    """`"classes=100"` -> `{"classes": 100}`."""
-    return {name: int(value) for name, value in (change.split("=") for change in figure.changes.split())}
+def _built(figure: Figure) -> Built:
+    """The network that a figure is about: `"classes=100"` changes the spec, `"count_aux=1"` counts auxiliary heads."""
+    changes = {name: int(value) for name, value in (change.split("=") for change in figure.changes.split())}
+    aux = bool(changes.pop("count_aux", 0))
+    return built(spec(figure.arch, **changes), aux=aux)

@@ -28,12 +28,21 @@ class Built:
         return [(row, self.net.get_submodule(row.path)) for row in on_path]
 
     def weight_layers(self, part: str = "") -> list[Row]:
-        """The convolutions and linear layers among `layers`: those that the papers count."""
-        return [row for row, layer in self.layers(part) if isinstance(layer, nn.Conv2d | nn.Linear)]
+        """The convolutions and linear layers among `layers` that are in no gate: those that the papers count."""
+        return [r for r, layer in self.layers(part) if isinstance(layer, nn.Conv2d | nn.Linear) and not in_gate(r)]
+
+
+def in_gate(row: Row) -> bool:
+    """Whether a layer is in a gate: of Squeeze-and-Excitation, or of a gated shortcut."""
+    return "gate" in row.path.split(".")
+
+
+def built(arch: Arch, *, aux: bool = False) -> Built:
+    """Build `arch` and fold its cost, with `aux` that of its auxiliary heads too; the second time it costs nothing."""
+    return _built(arch, aux)
 
 
 @functools.cache
-def built(arch: Arch) -> Built:
-    """Build `arch` and fold its cost; the second time it costs nothing."""
+def _built(arch: Arch, aux: bool) -> Built:
     net = arch.skeleton()
-    return Built(arch, net, cost(net, arch.size, arch.in_channels))
+    return Built(arch, net, cost(net, arch.size, arch.in_channels, aux=aux))

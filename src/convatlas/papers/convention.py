@@ -8,8 +8,8 @@ from .built import Built
 
 @dataclass(frozen=True)
 class Convention:
-    """`count(built, part)` is the exact value: an integer, or text in the notation of a paper's table."""
+    """`count(built, part)` is the exact value: a number, or text in the notation of a paper's table."""
 
     quantity: str
     meaning: str
-    count: Callable[[Built, str], int | str]
+    count: Callable[[Built, str], int | float | str]

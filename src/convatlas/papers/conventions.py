@@ -21,6 +21,12 @@ def ops(*combinators: str) -> Callable[[Built, str], int]:
     return lambda net, part: sum(row.macs + row.elements * (row.kind in combinators) for row in net.rows(part))
 
 
+def of_convolutions(net: Built, part: str) -> int:
+    """The MACs of the convolutions that take more than a single pixel: gates have fully connected layers."""
+    inputs = net.cost.inputs
+    return sum(r.macs for r in net.rows(part) if r.kind == "Conv2d" and (inputs[r.path].h, inputs[r.path].w) != (1, 1))
+
+
 CONVENTIONS = {
     "W": Convention("params", "weights of convolutions and FC layers", total("weights")),
     "W+b": Convention("params", "weights and biases", total("weights", "biases")),
@@ -28,16 +34,14 @@ CONVENTIONS = {
     "W+b+BN+stats": Convention("params", "trainable parameters and BN running statistics", total("params", "stats")),
     "BN stats": Convention("params", "BN running statistics", total("stats")),
     "conv+FC": Convention("macs", "MACs of convolutions and FC layers", total("macs")),
-    "conv only": Convention(
-        "macs", "MACs of convolutions", lambda net, part: sum(r.macs for r in net.rows(part) if r.kind == "Conv2d")
-    ),
+    "conv only": Convention("macs", "MACs of convolutions; of a single pixel they are FC layers", of_convolutions),
     "conv+FC+add": Convention("macs", "MACs, and one operation per residual addition", ops("Residual")),
     "conv+FC+add+scale": Convention(
         "macs", "MACs, and one operation per residual addition and per scaled element", ops("Residual", "Gate")
     ),
     "weight layers": Convention(
         "layers",
-        "convolutions and FC layers that are not on a shortcut",
+        "convolutions and FC layers that are on no shortcut and in no gate",
         lambda net, part: len(net.weight_layers(part)),
     ),
     **NOTATIONS,
@@ -45,4 +49,5 @@ CONVENTIONS = {
 REPORTED = {  # nothing to compute from a tree
     "result": "measured by the authors after training",
     "setting": "stated by the authors for training",
+    "outside": "of a network that this library does not cover",
 }

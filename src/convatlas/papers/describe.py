@@ -15,12 +15,14 @@ from .tables import Citation, Remark, citations, figures, remarks
 class Description:
     """A network, its paper, its cost, what is published about it and where the sources disagree.
 
-    `settings` are the training settings that the paper states for all of its networks.
+    `aux` are the parameters of each auxiliary head, which `cost` leaves out, by the part on which it hangs.  `settings`
+    are the training settings that the paper states for all of its networks.
     """
 
     spec: Arch
     paper: Citation
     cost: Cost
+    aux: dict[str, int]
     findings: tuple[Finding, ...]
     settings: tuple[Finding, ...]
     remarks: tuple[Remark, ...]
@@ -39,6 +41,7 @@ class Description:
             "paper": asdict(self.paper),
             "params": self.cost.params,
             "macs": self.cost.macs,
+            "aux_params": self.aux,
             "input_size": self.spec.size,
             "receptive_field": list(self.receptive_field),
             "layers": [asdict(row) | {"params": row.params} for row in self.cost.rows],
@@ -56,6 +59,7 @@ def describe(name: str) -> Description:
         spec=arch,
         paper=paper,
         cost=built(arch).cost,
+        aux={part: sum(p.numel() for p in head.parameters()) for part, head in built(arch).net.aux.items()},
         findings=tuple(audit(name)),
         settings=tuple(check(f) for f in figures() if (f.paper, f.convention) == (paper.paper, "setting")),
         remarks=tuple(r for r in remarks() if any(fnmatch.fnmatchcase(name, p) for p in r.networks)),

@@ -19,9 +19,10 @@ from .conventions import CONVENTIONS
 class Figure:
     """One published figure.
 
-    `arch` is the registered network that it describes, with the spec fields `changes` ("classes=100"); `part` names
-    its parts, joined by "+", where the figure is about a part.  `convention` is a name in CONVENTIONS or REPORTED, or
-    empty where nobody has said yet how to compute it.  `resolution` explains a contradiction.
+    `arch` is the registered network that it describes, with the spec fields `changes` ("classes=100"), or with its
+    auxiliary heads counted ("count_aux=1"); `part` names its parts, joined by "+", where the figure is about a part.
+    `convention` is a name in CONVENTIONS or REPORTED, or empty where nobody has said yet how to compute it.
+    `resolution` explains a contradiction.
     """
 
     paper: str

@@ -18,8 +18,19 @@ from .layers import (
     conv_act,
     conv_bn,
     conv_bn_act,
+    local_response_norm,
 )
-from .transform import batch_norm_eps, find, fold_batch_norm, freeze, insert_se, replace_head, set_in_channels
+from .recompute import recompute
+from .transform import (
+    batch_norm_eps,
+    find,
+    fold_batch_norm,
+    freeze,
+    insert_se,
+    replace_head,
+    same_padding,
+    set_in_channels,
+)
 
 __all__ = [
     "SE",
@@ -52,8 +63,11 @@ __all__ = [
     "fold_batch_norm",
     "freeze",
     "insert_se",
+    "local_response_norm",
+    "recompute",
     "replace_head",
     "rule",
+    "same_padding",
     "seq",
     "set_in_channels",
 ]

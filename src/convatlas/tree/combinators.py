@@ -52,7 +52,7 @@ class Concat(nn.Module):
 
 
 class Gate(nn.Module):
-    """`x * gate(x)` with gate(x) of shape (N, C, 1, 1).  Raises ValueError as `Residual` does."""
+    """`x * gate(x)` with gate(x) of shape (N, C, 1, 1) or (N, C, H, W).  Raises ValueError as `Residual` does."""
 
     def __init__(self, gate: nn.Module):
         super().__init__()
@@ -125,17 +125,17 @@ class Net(nn.Module):
 TRANSPARENT = (nn.Identity, nn.Flatten, nn.Dropout)  # may hand on the very tensor they were given
 
 
-def _overwrites_input(module: nn.Module) -> bool:
+def overwrites_input(module: nn.Module) -> bool:
     """Whether running `module` changes the tensor it was given: its first leaf that is not transparent is in-place."""
     if isinstance(module, nn.Sequential):
-        first = next((m for m in module if _overwrites_input(m) or not isinstance(m, TRANSPARENT)), None)
-        return first is not None and _overwrites_input(first)
+        first = next((m for m in module if overwrites_input(m) or not isinstance(m, TRANSPARENT)), None)
+        return first is not None and overwrites_input(first)
     return bool(getattr(module, "inplace", False))
 
 
 def _refuse_in_place(owner: nn.Module, **parts: nn.Module) -> None:
     for name, part in parts.items():
-        if _overwrites_input(part):
+        if overwrites_input(part):
             raise ValueError(
                 f"{type(owner).__name__}: {name!r} begins with an in-place layer, which would overwrite the input "
                 f"that is still needed beside it. Remedy: build that layer with inplace=False"

@@ -4,7 +4,8 @@ Nothing runs, and on the meta device nothing is allocated.  How a kind of leaf o
 rule (see `rules`).  Memory follows eager execution: the input of a container stays alive until it returns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,6 +114,16 @@ class Fold:
         for name, child in m._modules.items():  # not named_children: a layer may be used twice
             outs.append(self.flow(child, x, join(path, name), held | {x.buffer, *(o.buffer for o in outs)}))
         return outs
+
+    @contextmanager
+    def keeping(self, x: Signal) -> Iterator[None]:
+        """The layers within keep nothing for the backward pass but `x`, for which the first of them stands."""
+        start, saved = len(self.rows), set(self._saved)
+        yield
+        for i in range(start, len(self.rows)):
+            kept = x.buffer.bytes if i == start and x.buffer not in saved else 0
+            self.rows[i] = replace(self.rows[i], saved=kept)
+        self._saved = saved | {x.buffer}
 
     def leaf(self, m: nn.Module, path: str, held: frozenset[Buffer], x: Signal, out: Signal, *,
              macs: int = 0, needs: tuple[Signal, ...] = (), extra: int = 0) -> Signal:  # fmt: skip

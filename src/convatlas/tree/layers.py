@@ -42,9 +42,15 @@ def bn_act_conv(cin: int, cout: int, k: Kernel = 1, **kw) -> nn.Sequential:
     return seq(norm=nn.BatchNorm2d(cin), act=nn.ReLU(inplace=True), conv=conv(cin, cout, k, **kw))
 
 
-def classifier(cin: int, classes: int) -> nn.Sequential:
-    """Global average pooling and one linear layer."""
-    return seq(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), fc=nn.Linear(cin, classes))
+def local_response_norm() -> nn.LocalResponseNorm:
+    """AlexNet's: k = 2, n = 5, alpha = 1e-4, beta = 0.75 [AlexNet, Sec. 3.3].  torch divides alpha by n: hence 5e-4."""
+    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+
+def classifier(cin: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Global average pooling, dropout if there is any, and one linear layer."""
+    drop = nn.Dropout(dropout) if dropout else None
+    return seq(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), drop=drop, fc=nn.Linear(cin, classes))
 
 
 class ZeroPad(nn.Module):
@@ -155,12 +161,17 @@ class SE:
 
     `reduction` is the ratio r of the bottleneck between the two fully connected layers; None is a single one of C x C
     instead.  They are 1x1 convolutions on the squeezed (N, C, 1, 1), with `bias` as in the released models, and begin
-    as He's.  In a spec, `at` names the Sequentials that it is appended to (`first`: put before), instead of the
-    family's usual ones; see `insert_se`.
+    as He's.  `squeeze` is the pooling, "avg" or "max" [Table 11]; None is no pooling, so a gate of its own for every
+    pixel [Table 16].  `excite` is the last activation: "sigmoid", "tanh" or "relu" [Table 12].
+
+    In a spec, `at` names the Sequentials that it is appended to (`first`: put before), instead of the family's usual
+    ones; see `insert_se`.
     """
 
     reduction: int | None = 16
     bias: bool = True
+    squeeze: str | None = "avg"
+    excite: str = "sigmoid"
     at: str = ""
     first: bool = False
 
@@ -180,4 +191,9 @@ class SE:
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        return Gate(seq(squeeze=nn.AdaptiveAvgPool2d(1), **layers, sigmoid=nn.Sigmoid()))
+        squeeze = SQUEEZES[self.squeeze](1) if self.squeeze else None
+        return Gate(seq(squeeze=squeeze, **layers, **{self.excite: EXCITES[self.excite]()}))
+
+
+SQUEEZES: dict[str, Callable[..., nn.Module]] = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
+EXCITES: dict[str, Callable[..., nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}

@@ -31,6 +31,17 @@ def window(m: Any, x: Signal, cout: int) -> Signal:
     return fresh(x, cout, *sizes, rf=tuple(rf), jump=tuple(jump))
 
 
+def adaptive_window(m: Any, x: Signal) -> Signal:
+    """The output of a pooling to a fixed size, whose windows are as equal as possible."""
+    sizes = m.output_size if isinstance(m.output_size, tuple) else (m.output_size, m.output_size)
+    rf, jump = [], []
+    for axis, (n, o) in enumerate(zip((x.h, x.w), sizes, strict=True)):
+        widest = max(-(-(i + 1) * n // o) - i * n // o for i in range(o))
+        rf.append(x.rf[axis] + (widest - 1) * x.jump[axis])
+        jump.append(x.jump[axis] * n // o if n % o == 0 else x.jump[axis] * n / o)
+    return fresh(x, x.c, *sizes, rf=tuple(rf), jump=tuple(jump))
+
+
 def _dilation(m: Any) -> int | tuple[int, int]:
     return getattr(m, "dilation", 1)
 
@@ -63,14 +74,14 @@ def _avg_pool(fold, m, x, path, held):
 
 @rule(nn.AdaptiveAvgPool2d)
 def _adaptive_pool(fold, m, x, path, held):
-    sizes = m.output_size if isinstance(m.output_size, tuple) else (m.output_size, m.output_size)
-    rf, jump = [], []
-    for axis, (n, o) in enumerate(zip((x.h, x.w), sizes, strict=True)):
-        widest = max(-(-(i + 1) * n // o) - i * n // o for i in range(o))
-        rf.append(x.rf[axis] + (widest - 1) * x.jump[axis])
-        jump.append(x.jump[axis] * n // o if n % o == 0 else x.jump[axis] * n / o)
-    out = fresh(x, x.c, *sizes, rf=tuple(rf), jump=tuple(jump))
-    return fold.leaf(m, path, held, x, out, needs=() if sizes == (1, 1) else (x,))  # to 1x1 it is a mean
+    out = adaptive_window(m, x)
+    return fold.leaf(m, path, held, x, out, needs=() if (out.h, out.w) == (1, 1) else (x,))  # to 1x1 it is a mean
+
+
+@rule(nn.AdaptiveMaxPool2d)
+def _adaptive_max_pool(fold, m, x, path, held):
+    out = adaptive_window(m, x)
+    return fold.leaf(m, path, held, x, out, needs=(x,), extra=8 * out.elements)  # the indices are int64
 
 
 @rule(AvgPoolTo)
@@ -96,7 +107,7 @@ def _local_response_norm(fold, m, x, path, held):
     return fold.leaf(m, path, held, x, fresh(x), needs=(x,), extra=BYTES * (padded + 2 * x.elements))
 
 
-@rule(nn.ReLU, nn.Sigmoid)
+@rule(nn.ReLU, nn.Sigmoid, nn.Tanh)
 def _activation(fold, m, x, path, held):
     out = x if getattr(m, "inplace", False) else fresh(x)
     return fold.leaf(m, path, held, x, out, needs=(out,))

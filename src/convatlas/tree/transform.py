@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import ConfigError
 from .combinators import Net, seq
 from .cost import cost
-from .layers import SE
+from .layers import SE, SamePad
 
 
 def fold_batch_norm(net: Net) -> Net:
@@ -37,6 +37,20 @@ def batch_norm_eps(net: Net, eps: float) -> Net:
     return net
 
 
+def same_padding(net: Net) -> Net:
+    """Pad every convolution that has a stride as TensorFlow does; see `SamePad`."""
+    for path, chain in [(p, m) for p, m in net.named_modules() if isinstance(m, nn.Sequential)]:
+        layers = {}
+        for name, layer in chain.named_children():
+            if isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
+                layers[f"{name}_pad"] = SamePad(layer.kernel_size[0], layer.stride[0])
+                layer.padding = (0, 0)
+            layers[name] = layer
+        if len(layers) > len(chain):
+            net.set_submodule(path, seq(**layers))
+    return net
+
+
 def set_in_channels(net: Net, channels: int) -> Net:
     """Make the first convolution take `channels`, keeping what its filters respond to.
 
@@ -44,13 +58,13 @@ def set_in_channels(net: Net, channels: int) -> Net:
     More channels repeat the filters in turn, scaled so that the response to equal channels stays the same.
     """
     path, old = next((p, m) for p, m in net.named_modules() if isinstance(m, nn.Conv2d))
-    new = _like(old, in_channels=channels)
+    new, weight = _like(old, in_channels=channels), _dense(old)
     turn = [i % old.in_channels for i in range(channels)]
     with torch.no_grad():
         if channels == 1:
-            new.weight.copy_(old.weight.sum(1, keepdim=True))
+            new.weight.copy_(weight.sum(1, keepdim=True))
         else:
-            new.weight.copy_(old.weight[:, turn] * (old.in_channels / channels))
+            new.weight.copy_(weight[:, turn] * (old.in_channels / channels))
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     net.set_submodule(path, new)
@@ -86,10 +100,7 @@ def insert_se(net: Net, where: str, se: SE = SE(16)) -> Net:  # noqa: B008 - a f
     Sequential it becomes the layer `se`; any other module becomes a Sequential of itself, as `layer`, and `se`.
     Raises ConfigError if the pattern names no module.
     """
-    paths = [path for path, _ in net.named_modules() if path and fnmatch.fnmatchcase(path, where)]
-    paths = [path for path in paths if path.count(".") == where.count(".")]
-    if not paths:
-        raise ConfigError("L2", f"no module of the network is called {where!r}", _nearest(net, where))
+    paths = matching(net, where)
     stem = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     folded = cost(net, size=224, in_channels=stem.in_channels)
     signals = folded.inputs if se.first else folded.outputs
@@ -104,6 +115,18 @@ def insert_se(net: Net, where: str, se: SE = SE(16)) -> Net:  # noqa: B008 - a f
     return net
 
 
+def matching(net: nn.Module, where: str) -> list[str]:
+    """The names of the modules that a shell pattern names, in which "*" is one level: "stage*.*".
+
+    Raises ConfigError with the nearest names if there are none.
+    """
+    paths = [path for path, _ in net.named_modules() if path and fnmatch.fnmatchcase(path, where)]
+    paths = [path for path in paths if path.count(".") == where.count(".")]
+    if not paths:
+        raise ConfigError("L2", f"no module of the network is called {where!r}", _nearest(net, where))
+    return paths
+
+
 def find(net: nn.Module, name: str) -> nn.Module:
     """The module of that name.  Raises ConfigError with the nearest names."""
     if name not in dict(net.named_modules()):
@@ -115,6 +138,13 @@ def _nearest(net: nn.Module, name: str) -> str:
     names = [path for path, _ in net.named_modules() if path]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
     return f"names look like {', '.join(near)}"
+
+
+def _dense(conv: nn.Conv2d) -> torch.Tensor:
+    """The filters of a convolution in groups as those of an ordinary one: 0 for the channels that they do not see."""
+    inputs = torch.eye(conv.in_channels, device=conv.weight.device, dtype=conv.weight.dtype)
+    seen = inputs.view(conv.groups, 1, -1, conv.in_channels).expand(-1, conv.out_channels // conv.groups, -1, -1)
+    return torch.einsum("oihw,oic->ochw", conv.weight, seen.flatten(0, 1))
 
 
 def _like(conv: nn.Conv2d, *, in_channels: int) -> nn.Conv2d:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..tree import Net, conv_act, conv_bn_act, seq
+from ..tree import Net, conv_act, conv_bn_act, local_response_norm, seq
 from . import init
 from .spec import Arch, family, register
 
@@ -21,12 +21,16 @@ class VGG(Arch):
 
     `lrn` adds AlexNet's local response normalisation after the first convolution; `norm` adds BatchNorm after every
     one (not in the paper; the convolutions keep their biases, as in all public weights).  An image of another size
-    than 224 is pooled to the 7x7 map that the first fully connected layer takes.
+    than 224 is pooled to the 7x7 map that the first fully connected layer takes.  `small` is the form for 32x32: the
+    five poolings leave one position, and the hidden fully connected layers have 512 units.
     """
+
+    SE_AT = "stage*.conv*"
 
     kernels: tuple[tuple[int, ...], ...]
     lrn: bool = False
     norm: bool = False
+    small: bool = False
 
     def assemble(self) -> Net:
         """Weights begin as the paper's remark on training without pre-training says [Sec. 3.1]: Glorot, biases 0."""
@@ -39,26 +43,22 @@ class VGG(Arch):
             if self.lrn and i == 1:
                 layers["lrn"] = local_response_norm()
             parts[f"stage{i}"] = seq(**layers, pool=nn.MaxPool2d(2))
-        return init.glorot(Net(parts | {"head": head(c, self.classes)}))
+        side, hidden = (1, 512) if self.small else (7, 4096)
+        return init.glorot(Net(parts | {"head": head(c, side, hidden, self.classes)}))
 
 
-def local_response_norm() -> nn.Module:
-    """AlexNet's: k = 2, n = 5, alpha = 1e-4, beta = 0.75 [AlexNet, Sec. 3.3].  torch divides alpha by n: hence 5e-4."""
-    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
-
-
-def head(c: int, classes: int) -> nn.Sequential:
-    """Three fully connected layers with dropout 0.5 on the first two [Sec. 2.1, 3.1]."""
+def head(c: int, side: int, hidden: int, classes: int) -> nn.Sequential:
+    """Three fully connected layers with dropout 0.5 on the first two [Sec. 2.1, 3.1]: (N, c, H, W) -> (N, classes)."""
     return seq(
-        pool=nn.AdaptiveAvgPool2d(7),
+        pool=nn.AdaptiveAvgPool2d(side),
         flatten=nn.Flatten(1),
-        fc1=nn.Linear(c * 7 * 7, 4096),
+        fc1=nn.Linear(c * side * side, hidden),
         act1=nn.ReLU(inplace=True),
         drop1=nn.Dropout(0.5),
-        fc2=nn.Linear(4096, 4096),
+        fc2=nn.Linear(hidden, hidden),
         act2=nn.ReLU(inplace=True),
         drop2=nn.Dropout(0.5),
-        fc3=nn.Linear(4096, classes),
+        fc3=nn.Linear(hidden, classes),
     )
 
 
@@ -79,4 +79,9 @@ PAPER = (
 WITH_NORM = tuple(
     replace(a, name=f"{a.name}_bn", use=f"{a.use}, with BatchNorm: trains without care", norm=True) for a in PAPER
 )
-register(*PAPER, *WITH_NORM)
+CIFAR = tuple(
+    replace(a, name=f"{a.name}.cifar", use="small images, 32x32", small=True, classes=10, size=32)
+    for a in WITH_NORM
+    if a.name in ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")
+)
+register(*PAPER, *WITH_NORM, *CIFAR)

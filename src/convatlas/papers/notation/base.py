@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+from torch import nn
+
+from ...tree import Concat, Gate, Highway, Net, Residual
 from ..built import Built
 from ..convention import Convention
 
 NOTATIONS: dict[str, Convention] = {}
-Count = Callable[[Built, str], int | str]
+Count = Callable[[Built, str], int | float | str]
 
 
 def notation(name: str, quantity: str, meaning: str) -> Callable[[Count], Count]:
@@ -37,6 +40,28 @@ def input_shape(net: Built, part: str) -> str:
     """`28x28x192`: the shape before the module `part`."""
     x = net.cost.inputs[part]
     return f"{x.h}x{x.w}x{x.c}"
+
+
+@notation("depth", "layers", "convolutions and FC layers on the longest path")
+def depth(net: Built, part: str) -> int:
+    """22 for GoogLeNet: layers side by side count once."""
+    return longest(net.net, (nn.Conv2d, nn.Linear))
+
+
+def longest(m: nn.Module, counted: tuple[type, ...]) -> int:
+    """How many leaves of some types lie on the longest path through a module; gates are beside it."""
+    match m:
+        case Net():
+            return sum(longest(m.get_submodule(part), counted) for part in m.parts)
+        case nn.Sequential():
+            return sum(longest(child, counted) for child in m)
+        case Concat() | Residual():
+            return max(longest(child, counted) for child in m.children())
+        case Highway():
+            return max(longest(m.body, counted), longest(m.skip, counted))
+        case Gate():
+            return 0
+    return int(isinstance(m, counted))
 
 
 def map_size(net: Built, part: str) -> str:

@@ -10,7 +10,7 @@ from .marks import TIMES
 KINDS = {
     "conv": (nn.Conv2d,),
     "fc": (nn.Linear,),
-    "pool": (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, AvgPoolTo),
+    "pool": (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, AvgPoolTo),
     "other": (ZeroPad, SamePad, Scale, Shuffle),
 }
 
@@ -33,8 +33,9 @@ def label(m: nn.Module) -> str:
             return ", ".join(
                 [f"{_by(m.k if isinstance(m, AvgPoolTo) else m.kernel_size)} average pool", *_stride(m.stride)]
             )
-        case nn.AdaptiveAvgPool2d():
-            return "global average pool" if m.output_size in (1, (1, 1)) else f"average pool to {_by(m.output_size)}"
+        case nn.AdaptiveAvgPool2d() | nn.AdaptiveMaxPool2d():
+            pool = "average pool" if isinstance(m, nn.AdaptiveAvgPool2d) else "max pool"
+            return f"global {pool}" if m.output_size in (1, (1, 1)) else f"{pool} to {_by(m.output_size)}"
         case nn.BatchNorm2d():
             return "BN"
         case nn.LocalResponseNorm():
@@ -49,7 +50,7 @@ def label(m: nn.Module) -> str:
             return f"{TIMES} {m.factor:g}"
         case Shuffle():
             return f"shuffle, {m.groups} groups"
-        case nn.Identity() | nn.Flatten() | nn.Sigmoid():
+        case nn.Identity() | nn.Flatten() | nn.Sigmoid() | nn.Tanh():
             return type(m).__name__.lower()
     return type(m).__name__
 

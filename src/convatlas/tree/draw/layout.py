@@ -5,7 +5,7 @@ from itertools import groupby
 
 from torch import nn
 
-from ..combinators import Concat, Gate, Residual
+from ..combinators import Concat, Gate, Highway, Residual
 from .labels import kind, label
 from .marks import GAP, PAD, RADIUS, STUB, TIMES, Block, Joint, Label, Mark, Panel, Wire, paragraph
 
@@ -20,7 +20,10 @@ def layout(m: nn.Module) -> Block:
         case Gate():
             return beside(chain([]), layout(m.gate), TIMES)
         case Concat():
-            return fan([layout(branch) for branch in joined(m)])
+            return fan([layout(branch) for branch in joined(m)], "concat")
+        case Highway():
+            mixed = f"body {TIMES} gate + skip {TIMES} (1 - gate)"
+            return fan([layout(m.body), layout(m.gate), layout(m.skip)], mixed)
         case nn.Identity():
             return identity()
     return box([m])
@@ -30,12 +33,13 @@ def joined(m: nn.Module) -> list[nn.Module]:
     """The modules that a combinator joins; none for a leaf."""
     if isinstance(m, nn.Sequential):
         return list(m)  # `children` would leave out a layer's second use
-    return list(m.children()) if isinstance(m, Residual | Concat | Gate) else []
+    return list(m.children()) if isinstance(m, Residual | Concat | Gate | Highway) else []
 
 
 def looks(m: nn.Module) -> object:
     """What a drawing shows of a tree: trees of equal looks are drawn alike."""
-    return (type(m), *map(looks, joined(m))) if joined(m) else label(m)
+    how = nn.Sequential if isinstance(m, nn.Sequential) else type(m)
+    return (how, *map(looks, joined(m))) if joined(m) else label(m)
 
 
 def steps(m: nn.Sequential) -> Iterable[nn.Module | Block]:
@@ -133,8 +137,8 @@ def beside(main: Block, side: Block, sign: str) -> Block:
     return Block(side_x - side.spine + side.width, joint + RADIUS, x, marks)
 
 
-def fan(branches: Sequence[Block]) -> Block:
-    """Side by side, joined by a bar `concat`."""
+def fan(branches: Sequence[Block], word: str) -> Block:
+    """Side by side, joined by a bar that says how."""
     tallest, bar = max(b.height for b in branches), 13.0
     bottom = GAP + tallest + GAP
     marks, spines, x = [], [], PAD
@@ -150,6 +154,6 @@ def fan(branches: Sequence[Block]) -> Block:
         Wire(((middle, 0), (middle, STUB))),
         Wire(((spines[0], STUB), (spines[-1], STUB))),
         Panel(((middle - half, bottom), (middle + half, bottom + bar)), "other"),
-        Label(((middle, bottom + bar / 2),), "concat"),
+        Label(((middle, bottom + bar / 2),), word),
     )
     return Block(width, bottom + bar, middle, (*ends, *marks))

@@ -1,0 +1,50 @@
+"""Every network is what its golden file says; what has changed is named."""
+
+import json
+
+import pytest
+
+from convatlas.zoo import list_networks
+
+from golden import FOLDER, card, path
+
+REGENERATE = "if that is meant: make golden"
+
+
+@pytest.mark.parametrize("name", list_networks())
+def test_network_is_as_its_golden_file(name):
+    assert path(name).exists(), f"{name} has no golden file; {REGENERATE}"
+    golden, now = json.loads(path(name).read_text()), json.loads(json.dumps(card(name)))
+    logits, expected = now.pop("logits"), golden.pop("logits")
+    assert changes(golden, now) == [], REGENERATE
+    assert logits.keys() == expected.keys()
+    for head, values in logits.items():
+        assert values == pytest.approx(expected[head], rel=1e-6, abs=1e-6), f"{head} computes otherwise; {REGENERATE}"
+
+
+def changes(golden: dict, now: dict) -> list[str]:
+    """One line for each entry that differs."""
+    lines = []
+    for section in golden | now:
+        before, after = golden.get(section, {}), now.get(section, {})
+        lines += [
+            f"{section}: {key} was {before.get(key, 'absent')}, is {after.get(key, 'absent')}"
+            for key in before | after
+            if before.get(key) != after.get(key)
+        ]
+    return lines
+
+
+def test_changes_are_named():
+    golden = {"counts": {"macs": 1}, "tensors": {"a": "(3,)", "b": "(4,)"}}
+    now = {"counts": {"macs": 2}, "tensors": {"a": "(3,)", "c": "(4,)"}}
+    assert changes(golden, golden) == []
+    assert changes(golden, now) == [
+        "counts: macs was 1, is 2",
+        "tensors: b was (4,), is absent",
+        "tensors: c was absent, is (4,)",
+    ]
+
+
+def test_no_golden_file_is_left_over():
+    assert {file.stem for file in FOLDER.glob("*.json")} == set(list_networks())
