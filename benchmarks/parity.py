@@ -199,8 +199,8 @@ def main() -> None:
     for row in measure(args.library, args.pattern):
         rows.append(row)
         if row["max_abs_diff"] is not None:
-            print(f"{row['max_abs_diff']:.2e}  {row['network']:28} {row['peer']}:{row['peer_network']}, {row['direction']}, "
-                  f"logits with standard deviation {row['logit_std']}", flush=True)  # fmt: skip
+            where = f"{row['network']:28} {row['peer']}:{row['peer_network']}, {row['direction']}"
+            print(f"{row['max_abs_diff']:.2e}  {where}, logits with standard deviation {row['logit_std']}", flush=True)
     if (args.library, args.pattern) == ("*", "*"):
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 

@@ -46,7 +46,7 @@ def variants(paper: str) -> str:
         printed = [
             f"{f.printed} {f.unit} {QUANTITIES[f.quantity]} ({f.verdict})"
             for f in audit(arch.name)
-            if f.quantity in QUANTITIES and f.where != "derived"
+            if f.quantity in QUANTITIES and f.where != "derived" and "(not paper)" not in f.where
         ]
         cells = (
             f"`{arch.name}`",

@@ -5,7 +5,6 @@ import os
 import pickle
 import random
 import subprocess
-import sys
 import tarfile
 import warnings
 import zipfile
@@ -23,32 +22,6 @@ from convatlas.weights import Bundle, import_weights, read_foreign
 from convatlas.zoo import spec
 
 # --- code in files (C6) ---
-
-EFFECTS = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.remove", "os.rename", "os.chmod", "os.mkdir",
-           "subprocess.Popen", "socket.", "ctypes.dlopen", "shutil.")  # fmt: skip
-watched: list[str] | None = None
-
-
-def watch(event, args):
-    if watched is None:
-        return
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    if event.startswith(EFFECTS) or writes:
-        watched.append(f"{event}{args}")
-
-
-@pytest.fixture(scope="session")
-def audit():
-    sys.addaudithook(watch)  # for good: a hook cannot be taken out again
-
-
-@pytest.fixture
-def effects(audit):
-    """What the process did to the world outside during the test."""
-    global watched
-    watched = []
-    yield watched
-    watched = None
 
 
 class Evil:

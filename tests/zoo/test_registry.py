@@ -54,15 +54,21 @@ def test_the_fold_is_a_real_run(name):
 
 @every_network
 def test_every_parameter_gets_a_finite_gradient(name):
-    torch.manual_seed(0)
-    net = create(name, classes=10).train()
-    logits, aux = net(image(spec(name), 4, quick_size(name), "cpu"), aux=True)
-    total = sum(nn.functional.cross_entropy(out, torch.arange(4)) for out in (logits, *aux.values()))
-    total.backward()
-    for path, p in net.named_parameters():
-        assert p.grad is not None, path
-        assert p.grad.isfinite().all(), path
-        assert p.grad.abs().sum() > 0 or path.endswith("bias"), path
+    """In one start of five: the few ReLUs of an SE gate may all begin off.  Networks without gates need one."""
+    without = {path for path, _ in spec(name).skeleton().named_parameters() if not path.endswith("bias")}
+    for seed in range(5 if spec(name).se else 1):
+        torch.manual_seed(seed)
+        net = create(name, classes=10).train()
+        logits, aux = net(image(spec(name), 4, quick_size(name), "cpu"), aux=True)
+        total = sum(nn.functional.cross_entropy(out, torch.arange(4)) for out in (logits, *aux.values()))
+        total.backward()
+        for path, p in net.named_parameters():
+            assert p.grad is not None, path
+            assert p.grad.isfinite().all(), path
+        without -= {path for path, p in net.named_parameters() if p.grad.abs().sum() > 0}
+        if not without:
+            break
+    assert not without
 
 
 @torch.no_grad()

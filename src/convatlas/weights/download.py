@@ -178,6 +178,7 @@ def _request(entry: Entry, checked: bool, progress: Progress | None) -> Checksum
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
+        error.close()
         if error.headers.get("Content-Range") != f"bytes */{have}":  # else the part is the whole file
             entry.part.unlink()
             raise ConnectionError("the server has another version of the file") from None

@@ -64,7 +64,9 @@ def _torchvision(name: str, checksum: Checksum | None, progress: Progress | None
     network, peer = _ours("torchvision", theirs)
     choices: Any = get_model_weights(theirs)
     if which and which not in choices.__members__:
-        raise ConfigError("L2", f"torchvision has no weights {which!r} of {theirs}", f"it has {', '.join(choices)}")
+        raise ConfigError(
+            "L2", f"torchvision has no weights {which!r} of {theirs}", f"it has {', '.join(choices.__members__)}"
+        )
     weights = choices[which] if which else choices.DEFAULT
     how = weights.transforms()
     return Found(
