@@ -17,6 +17,7 @@ from convatlas.data import Preprocess
 from convatlas.weights import Bundle, download
 from convatlas.zoo import spec
 
+os.environ.setdefault("KERAS_BACKEND", "torch")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # for `parity`
 
 

@@ -187,7 +187,7 @@ def test_two_tensors_never_get_the_same_name():
     from convatlas.weights.convert import names
     from convatlas.weights.peers import Peer
 
-    with pytest.raises(ValueError, match="the rules of nobody for resnet20 give 'x.weight' twice"):
+    with pytest.raises(ValueError, match=r"the rules of nobody for resnet20 give 'x.weight' twice"):
         names(Peer("nobody", {"resnet20": "x"}, lambda spec: ((r".+", "x"),)), spec("resnet20"))
 
 

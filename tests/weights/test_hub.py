@@ -102,8 +102,11 @@ def test_timm(hubs, state):
     assert len(hubs.requests) == 2
 
 
-@pytest.mark.parametrize("described", [b"", b"[]", b"{}", b'{"pretrained_cfg": {}}', b'{"pretrained_cfg": 3}',
-                                       b"\xff", b'{"pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0}}'])  # fmt: skip
+NOTHING = [b"", b"[]", b"{}", b'{"pretrained_cfg": {}}', b'{"pretrained_cfg": 3}', b"\xff",
+           b'{"pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0}}']  # fmt: skip
+
+
+@pytest.mark.parametrize("described", NOTHING)
 def test_a_description_that_says_nothing_is_refused(hubs, described):
     hubs.files[f"{TIMM}/config.json"] = described
     with pytest.raises(WeightsError, match=r"error\[X4\]: .*config.json does not say how resnet18 wants its images"):

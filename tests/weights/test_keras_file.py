@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import random
 import zipfile
 
@@ -247,7 +246,7 @@ def test_a_file_cut_anywhere_is_refused(path):
 
 
 def test_a_damaged_file_never_gives_a_traceback(path, seed):
-    content, refused = path.read_bytes(), 0
+    content, messages = path.read_bytes(), []
     for _ in range(300):
         damaged = bytearray(content)
         for _ in range(random.randint(1, 8)):
@@ -256,9 +255,9 @@ def test_a_damaged_file_never_gives_a_traceback(path, seed):
         try:
             read_foreign(path)  # HDF5 has no checksum of its arrays: it may well load
         except WeightsError as error:
-            refused += 1
-            assert str(error).isprintable(), f"seed {seed}"
-    assert refused
+            messages.append(str(error))
+    assert messages
+    assert all(message.isprintable() for message in messages), f"seed {seed}"
 
 
 # --- with Keras itself ---
@@ -266,7 +265,6 @@ def test_a_damaged_file_never_gives_a_traceback(path, seed):
 
 @pytest.fixture(scope="module")
 def applications():
-    os.environ["KERAS_BACKEND"] = "torch"
     return pytest.importorskip("keras.applications")
 
 
@@ -325,4 +323,4 @@ def test_bundles_of_keras_networks_know_their_preprocessing(make_bundle, tmp_pat
     bundle = Bundle.load(import_weights(path).save(tmp_path / "b.safetensors"))
     image = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 2, 2)
     assert torch.allclose(bundle.preprocess.normalize(image)[:, 0], torch.tensor([-1.0, 1.0]))
-    assert keras_file.HDF5 == path.read_bytes()[:8]
+    assert path.read_bytes()[:8] == keras_file.HDF5
