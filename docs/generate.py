@@ -101,7 +101,10 @@ def results() -> str:
 
 def parity() -> str:
     """The largest difference of logits against each library, or a note that says why there is none."""
-    rows = json.loads((ROOT / "results" / "parity.json").read_text())
+    record = ROOT / "results" / "parity.json"
+    if not record.exists():
+        return "Not recorded yet; `make parity` measures it."
+    rows = json.loads(record.read_text())
     libraries = list(dict.fromkeys(row["peer"] for row in rows))
     notes: dict[str, int] = {}
     cells: dict[str, dict[str, list[str]]] = {}

@@ -9,8 +9,6 @@ from convatlas.papers.built import built
 from convatlas.tree import SE, Concat, Gate
 from convatlas.zoo import create, list_networks, spec
 
-NAMES = list_networks("densenet*")
-
 
 def convolutions(net):
     return [m for m in net.modules() if isinstance(m, nn.Conv2d)]

@@ -105,11 +105,12 @@ def expected(peer: Peer, arch: Arch) -> Tensors:
 
 def fitted(peer: Peer, arch: Arch, theirs: Tensors) -> Arch:
     """The spec with the file's numbers of input channels and classes."""
-    first, *_ = layout(arch)
-    *_, last = (name for name in layout(arch) if name.startswith("head."))
+    stored_as = names(peer, arch)
+    first, *_ = stored_as
+    *_, last = (name for name in stored_as if name.startswith("head."))
     found = {}
     for name in (first, last):
-        new, where = names(peer, arch)[name]
+        new, where = stored_as[name]
         if new in theirs and theirs[new].dim() == expected(peer, arch)[new].dim() > 0:
             found[name] = where.back(theirs[new])
     channels = found[first].shape[1] if first in found else 0

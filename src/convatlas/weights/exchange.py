@@ -101,8 +101,18 @@ def export_weights(bundle: Bundle, to: str, path: str | Path) -> Path:
 
 def fits(theirs: dict[str, Tensor], peers: Iterable[Peer] = PEERS) -> list[tuple[str, Peer]]:
     """Networks of ours that a state dict fits, each with the table by which it does."""
-    related = [p for p in peers if today(p, theirs).keys() & expected(p, p.fitted(spec(next(iter(p.networks))))).keys()]
-    return [(name, p) for p in related for name in p.networks if not _attempt(p, spec(name), theirs)[3]]
+    return [
+        (name, peer)
+        for peer in peers
+        for name in peer.networks
+        if _may_fit(peer, spec(name), theirs) and not _attempt(peer, spec(name), theirs)[3]
+    ]
+
+
+def _may_fit(peer: Peer, arch: Arch, theirs: dict[str, Tensor]) -> bool:
+    """Whether the names are the right ones, apart from those that older files lack."""
+    wanted = expected(peer, peer.fitted(arch)).keys() ^ today(peer, theirs).keys()
+    return all(name.endswith("num_batches_tracked") for name in wanted)
 
 
 def _attempt(peer: Peer, arch: Arch, theirs: dict[str, Tensor]) -> tuple[Peer, Arch, dict[str, Tensor], list[str]]:
