@@ -114,7 +114,13 @@ def check(bundle: Bundle, path: str | Path, *, allow_nonfinite: bool = False) ->
 @cache
 def layout(spec: Arch) -> dict[str, Tensor]:
     """The state dict that the spec builds: names, shapes and types, without memory."""
-    return spec.skeleton().state_dict()
+    return skeleton(spec).state_dict()
+
+
+@cache
+def skeleton(spec: Arch) -> Net:
+    """The network on the meta device, to look at and not to change."""
+    return spec.skeleton()
 
 
 def mismatches(spec: Arch, weights: dict[str, Tensor]) -> list[str]:

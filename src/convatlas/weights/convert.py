@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..zoo import Arch
-from .bundle import layout
+from .bundle import layout, skeleton
 from .peers import Peer, rename
 from .peers.peer import Layout
 from .store import DTYPES
@@ -160,7 +160,7 @@ class Structure:
 @cache
 def structure(arch: Arch) -> Structure:
     """That of a spec's network."""
-    net = arch.skeleton()
+    net = skeleton(arch)
     pairs = []
     for path, chain in net.named_modules():
         if isinstance(chain, nn.Sequential):

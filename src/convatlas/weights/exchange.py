@@ -1,7 +1,7 @@
 """Weights by others become bundles, and bundles files for others."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from .. import files
 from ..data import Preprocess
 from ..errors import ConfigError, WeightsError
 from ..zoo import Arch, spec
-from .bundle import Bundle, check, summary
+from .bundle import Bundle, check, skeleton, summary
 from .convert import differences, expected, fitted, names, to_ours, to_theirs, today
 from .download import Progress
 from .foreign import read_foreign
@@ -101,18 +101,19 @@ def export_weights(bundle: Bundle, to: str, path: str | Path) -> Path:
 
 def fits(theirs: dict[str, Tensor], peers: Iterable[Peer] = PEERS) -> list[tuple[str, Peer]]:
     """Networks of ours that a state dict fits, each with the table by which it does."""
+    related = [p for p in peers if today(p, theirs).keys() & _wanted(p, next(iter(p.networks)))]
     return [
         (name, peer)
-        for peer in peers
+        for peer in related
         for name in peer.networks
-        if _may_fit(peer, spec(name), theirs) and not _attempt(peer, spec(name), theirs)[3]
+        if all(odd.endswith("num_batches_tracked") for odd in today(peer, theirs).keys() ^ _wanted(peer, name))
+        if not _attempt(peer, spec(name), theirs)[3]
     ]
 
 
-def _may_fit(peer: Peer, arch: Arch, theirs: dict[str, Tensor]) -> bool:
-    """Whether the names are the right ones, apart from those that older files lack."""
-    wanted = expected(peer, peer.fitted(arch)).keys() ^ today(peer, theirs).keys()
-    return all(name.endswith("num_batches_tracked") for name in wanted)
+def _wanted(peer: Peer, name: str) -> Set[str]:
+    """Their names of the tensors of a network of ours."""
+    return expected(peer, peer.fitted(spec(name))).keys()
 
 
 def _attempt(peer: Peer, arch: Arch, theirs: dict[str, Tensor]) -> tuple[Peer, Arch, dict[str, Tensor], list[str]]:
@@ -144,4 +145,4 @@ def _classes(count: int, *choices: tuple[str, ...]) -> tuple[str, ...]:
 def _layers(peer: Peer, arch: Arch) -> list[str]:
     """The layers with weights in Keras' order."""
     known = {ours.rpartition(".")[0]: theirs.rpartition("/")[0] for ours, (theirs, _) in names(peer, arch).items()}
-    return [known[path] for path in by_depth(arch.skeleton()) if path in known]
+    return [known[path] for path in by_depth(skeleton(arch)) if path in known]
