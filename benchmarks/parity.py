@@ -55,15 +55,13 @@ class Keras:
     """A network of keras.applications."""
 
     def __init__(self, library: str, name: str):
-        from keras import applications
+        from keras import applications, utils
 
-        name, _, options = name.partition("(")
-        options = eval(f"dict({options.rstrip(')') or ''})")
-        self.net: Any = getattr(applications, name)(weights=None, classifier_activation=None, **options)
+        utils.clear_session()  # or layers without names are numbered on
+        self.net: Any = getattr(applications, name)(weights=None, classifier_activation=None)
         self.variables = {}
         for layer in self.net.layers:
-            found = layer.weights
-            if found:
+            if found := layer.weights:
                 kinds = KINDS[(len(found), len(found[0].shape) > 1)]
                 self.variables |= {f"{layer.name}/{kind}": v for kind, v in zip(kinds, found, strict=True)}
 
@@ -202,7 +200,7 @@ def main() -> None:
             where = f"{row['network']:28} {row['peer']}:{row['peer_network']}, {row['direction']}"
             print(f"{row['max_abs_diff']:.2e}  {where}, logits with standard deviation {row['logit_std']}", flush=True)
     if (args.library, args.pattern) == ("*", "*"):
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        RESULTS.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def parity() -> str:
             continue
         cell = cells.setdefault(row["network"], {}).setdefault(row["peer"], [])
         if row["reason"]:
-            text = f"not `{row['peer_network']}` ({notes.setdefault(row['reason'], len(notes) + 1)})"
+            how = "to ours only:" if row["direction"] else "not"
+            text = f"{how} `{row['peer_network']}` ({notes.setdefault(row['reason'], len(notes) + 1)})"
         else:
             same = (r for r in rows if (r["network"], r["peer_network"]) == (row["network"], row["peer_network"]))
             most = max(r["max_abs_diff"] for r in same if r["peer"] == row["peer"] and r["max_abs_diff"] is not None)

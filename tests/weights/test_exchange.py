@@ -6,10 +6,14 @@ import pytest
 import timm
 import torch
 import torchvision
+from torch import nn
 
 from convatlas.cli import main
 from convatlas.errors import ConfigError, WeightsError
+from convatlas.tree.transform import batch_norm_eps
 from convatlas.weights import Bundle, export_weights, import_weights
+from convatlas.weights.convert import names, to_ours, to_theirs
+from convatlas.weights.peers import Peer
 from convatlas.weights.peers.peer import CAFFE, rename
 from convatlas.zoo import spec
 
@@ -57,11 +61,29 @@ def test_auxiliary_heads_are_left_out_where_they_have_none(make_bundle, tmp_path
     assert whole.spec == bundle.spec
 
 
-def test_an_eps_of_others_is_made_up_for_by_the_variances(make_bundle, tmp_path):
-    bundle = make_bundle("densenet121", classes=3)
-    back = import_weights(export_weights(bundle, "keras", tmp_path / "x.h5"), "densenet121")
-    name = "stem.norm.running_var"
-    assert torch.allclose(back.weights[name], bundle.weights[name], rtol=0, atol=1e-7)
+@torch.no_grad()
+def test_another_eps_is_made_up_for_by_the_variances(make_bundle):
+    peer = Peer("nobody", {"resnet20": "x"}, lambda spec: ((r"(.+)", r"\1"),), eps=0.5)
+    bundle = make_bundle("resnet20", classes=3)
+    theirs = to_theirs(peer, bundle.spec, bundle.weights)
+    net = batch_norm_eps(bundle.spec.build(), 0.5).eval()
+    net.load_state_dict(theirs)
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.allclose(net(x), bundle.build()(x), atol=1e-5)
+    back = to_ours(peer, bundle.spec, theirs)
+    assert all(torch.allclose(back[name], tensor, rtol=0, atol=1e-6) for name, tensor in bundle.weights.items())
+
+
+@torch.no_grad()
+def test_a_gamma_that_others_lack_is_multiplied_into_the_convolution(make_bundle):
+    peer = Peer("nobody", {"vgg11_bn": "x"}, lambda spec: ((r"(.+)", r"\1"),), gamma=False)
+    bundle = make_bundle("vgg11_bn.cifar", classes=3)
+    theirs = to_theirs(peer, bundle.spec, bundle.weights)
+    assert not [name for name in theirs if name.endswith("norm.weight")]
+    net = replace(bundle, weights=to_ours(peer, bundle.spec, theirs)).build()
+    assert all((m.weight == 1).all() for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.allclose(net(x), bundle.build()(x), atol=1e-4)
 
 
 def test_keras_resnets_have_biases_and_blue_first(make_bundle, tmp_path):
@@ -114,6 +136,15 @@ def test_two_networks_of_the_same_tensors_must_be_told_apart(make_bundle, tmp_pa
     with pytest.raises(ConfigError, match=r"L2.*x.pth fits resnet50, resnet50.v1_5. Remedy: name one"):
         import_weights(path)
     assert import_weights(path, "resnet50").spec == spec("resnet50", classes=3)
+
+
+def test_an_unknown_library_is_refused_with_those_there_are(tmp_path):
+    from convatlas.cli.using import LIBRARIES as SHOWN
+    from convatlas.weights.peers import LIBRARIES
+
+    with pytest.raises(ConfigError, match=r"L2.*no library is called 'tensorflow'. Remedy: there are torchvision, "):
+        import_weights(tmp_path / "x.pth", library="tensorflow")
+    assert all(name in SHOWN for name in LIBRARIES)
 
 
 def test_what_fits_nothing_says_so(tmp_path):
@@ -184,9 +215,6 @@ def test_a_module_has_exactly_one_rule(rules, hits):
 
 
 def test_two_tensors_never_get_the_same_name():
-    from convatlas.weights.convert import names
-    from convatlas.weights.peers import Peer
-
     with pytest.raises(ValueError, match=r"the rules of nobody for resnet20 give 'x.weight' twice"):
         names(Peer("nobody", {"resnet20": "x"}, lambda spec: ((r".+", "x"),)), spec("resnet20"))
 

@@ -125,7 +125,7 @@ def train(args: argparse.Namespace) -> None:
         console.print(f"[yellow]warning:[/] {warning}")
     console.print(f"{arch.name}, recipe {planned.recipe_name}, seed {args.seed}, on {planned.device}: {planned.why}")
 
-    folder = Path(args.out or f"runs/{splits.name}-{arch.name}-{args.seed}")
+    folder = Path(args.out or f"runs/{splits.name}-{arch.name}-{args.seed}").expanduser()
     bar = Bar(console, folder)
     command = shlex.join(["convatlas", *sys.argv[1:]])
     try:

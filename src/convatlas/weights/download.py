@@ -207,7 +207,6 @@ def _save(entry: Entry, answer: HTTPResponse, start: int, total: int | None, pro
             done += len(piece)
             if progress:
                 progress(done, total)
-        file.truncate()
     if total is not None and done < total:
         raise ConnectionError(f"the connection broke off after {done:,} of {total:,} bytes")
 

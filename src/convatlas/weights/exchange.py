@@ -18,7 +18,7 @@ from .download import Progress
 from .foreign import read_foreign
 from .hub import find
 from .keras_file import by_depth, write_keras
-from .peers import PEERS, Peer
+from .peers import LIBRARIES, PEERS, Peer
 
 
 def import_weights(
@@ -43,6 +43,8 @@ def import_weights(
     Raises WeightsError if the file is damaged, holds code, or tensors of another network; ConfigError if the library
     does not have the network, both naming networks that would fit; ResourceError if it can't be fetched.
     """
+    if library not in (None, *LIBRARIES):
+        raise ConfigError("L2", f"no library is called {library!r}", f"there are {', '.join(LIBRARIES)}")
     found = find(str(source), sha256, progress)
     theirs = read_foreign(found.path)
     peers = [found.peer] if found.peer else [p for p in PEERS if library in (None, p.library)]

@@ -59,7 +59,7 @@ def write_keras(path: str | Path, tensors: dict[str, Tensor], layers: list[str])
             group, names = file.create_group(layer), [n for n in tensors if n.rpartition("/")[0] == layer]
             group.attrs["weight_names"] = np.array(names, dtype="S")
             for name in names:
-                group[name] = tensors[name].detach().cpu().numpy()
+                group[name] = tensors[name].detach().cpu().float().numpy()
     return files.write_bytes(path, content.getvalue())
 
 

@@ -7,7 +7,6 @@ from . import resnet
 from .peer import Peer, Rules, Unlike
 
 GATE = r"stage(\d)\.(\d+)\.res\.body\.se\.gate\.fc(\d)"
-STEM = r"stem\.conv(\d)\.(conv|norm)"
 
 
 def timm(spec: Arch) -> Rules:
@@ -33,12 +32,8 @@ def pytorchcv(spec: Arch) -> Rules:
         layer = m[3].replace("skip", "identity_conv").replace("norm", "bn").replace("body.se.gate.fc", "se.conv")
         return f"features.stage{m[1]}.unit{int(m[2]) + 1}.{layer}"
 
-    stem, head = resnet.pytorchcv(spec)[:2], "output"
-    if spec.name == "senet154":
-        stem = ((r"stem\.(conv\d)\.conv", r"features.init_block.\1.conv"),
-                (r"stem\.(conv\d)\.norm", r"features.init_block.\1.bn"))  # fmt: skip
-        head = "output.fc"
-    return (*stem, (r"stage(\d)\.(\d+)\.res\.(.+)", unit), (r"head\.fc", head))
+    stem, norm, _, head = resnet.pytorchcv(spec)
+    return (stem, norm, (r"stage(\d)\.(\d+)\.res\.(.+)", unit), head)
 
 
 V1 = {f"se_resnet{depth}.bias": f"seresnet{depth}" for depth in (50, 101, 152)}
@@ -48,7 +43,7 @@ PEERS = (
     Peer("timm", {"senet154": "legacy_senet154"}, legacy),
     Peer("pytorchcv",
          V1 | RESNEXT | {"se_resnet18.b.bias": "seresnet18", "se_resnet34.b.bias": "seresnet34",
-                         "se_resnet50.v1_5.bias": "seresnet50b", "senet154": "senet154"},
+                         "se_resnet50.v1_5.bias": "seresnet50b"},
          pytorchcv),
 )  # fmt: skip
 POOL = "Its first max pool is not padded, so that it sees the image shifted by a pixel."
@@ -58,7 +53,8 @@ UNLIKE = (
     *(Unlike("timm", f"seresnet{depth}", f"se_resnet{depth}.b.bias",
              "Its gates squeeze to 8 channels at least, where the ratio of 16 gives 4.")
       for depth in (18, 34)),
-    Unlike("timm", "senet154", "senet154", "Its first max pool is padded; the release's, legacy_senet154, is not."),
+    *(Unlike(library, "senet154", "senet154", "Its first max pool is padded; the release's is not.")
+      for library in ("timm", "pytorchcv")),
     *(Unlike("pytorchcv", f"seresnet{depth}_cifar10", f"se_resnet{depth}",
              "Its shortcuts project where the paper's pad, and its gates have biases and a ratio of 16.")
       for depth in (20, 56, 110)),

@@ -1,37 +1,17 @@
-"""ShuffleNet elsewhere."""
+"""ShuffleNet elsewhere: nowhere the same."""
 
-import re
+from .peer import Peer, Unlike
 
-from ...zoo import Arch
-from .peer import Peer, Rules, Unlike
-
-LAYERS = {"conv1": "compress", "conv2": "dw", "conv3": "expand"}
-
-
-def pytorchcv(spec: Arch) -> Rules:
-    """Pytorchcv counts stages and units from 1, and calls the layers by what they do."""
-
-    def layer(m: re.Match[str]) -> str:
-        stage, unit, name, kind = m.groups()
-        last = f"{'bn' if kind == 'norm' else 'conv'}{name[-1]}"
-        return f"features.stage{int(stage) - 1}.unit{int(unit) + 1}.{LAYERS[name]}_{last}"
-
-    return (
-        (r"stem\.conv", "features.init_block.conv"),
-        (r"stem\.norm", "features.init_block.bn"),
-        (r"stage(\d)\.(\d)\.(?:mix|res)\.body\.(\w+)\.(conv|norm)", layer),
-        (r"head\.fc", "output"),
-    )
-
-
-PEERS = (
-    Peer("pytorchcv",
-         {f"shufflenet.g{g}": f"shufflenet_g{g}_w1" for g in (1, 2, 3, 4, 8)}
-         | {f"shufflenet.g{g}.x0_5": f"shufflenet_g{g}_wd2" for g in (1, 3)},
-         pytorchcv),
-)  # fmt: skip
-UNLIKE = tuple(
-    Unlike("pytorchcv", f"shufflenet_g{g}_wd4", f"shufflenet.g{g}.x0_25",
-           "Its first convolution has 6 channels; the paper's complexities come out with 12.")
-    for g in (1, 3)
+PEERS: tuple[Peer, ...] = ()
+ROUND = "It joins the two branches of a unit with stride 2 the other way round"
+NAMES = {f"shufflenet.g{g}": f"shufflenet_g{g}_w1" for g in (2, 3, 4, 8)} | {"shufflenet.g3.x0_5": "shufflenet_g3_wd2"}
+UNLIKE = (
+    *(Unlike("pytorchcv", theirs, ours, f"{ROUND}, so that its groups see other channels.")
+      for ours, theirs in NAMES.items()),
+    *(Unlike("pytorchcv", f"shufflenet_g1_{theirs}", f"shufflenet.g1{ours}",
+             f"{ROUND}: the same up to the order of channels.")
+      for ours, theirs in (("", "w1"), (".x0_5", "wd2"))),
+    *(Unlike("pytorchcv", f"shufflenet_g{g}_wd4", f"shufflenet.g{g}.x0_25",
+             "Its first convolution has 6 channels; the paper's complexities come out with 12.")
+      for g in (1, 3)),
 )  # fmt: skip
