@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import re
 import statistics
-import time
 import weakref
 from pathlib import Path
 
@@ -24,29 +23,17 @@ from torch.utils._pytree import tree_leaves
 
 from convatlas import cost, create, recompute, spec
 
+from step import stepper
+
 MIB = 2**20
 
 
-def stepper(network: str, where: str, batch: int):
-    """A function that does one training step and returns its seconds; "" is the plain network."""
+def stepper_of(network: str, where: str, batch: int):
+    """The step of a network, recomputing what the pattern `where` names; "" is the plain network."""
     torch.manual_seed(0)
-    net = create(network).train()
-    if where:
-        recompute(net, where)
-    arch = spec(network)
+    net, arch = create(network), spec(network)
     images = torch.randn(batch, arch.in_channels, arch.size, arch.size)
-    labels = torch.randint(0, arch.classes, (batch,))
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
-
-    def step() -> float:
-        started = time.perf_counter()
-        loss = torch.nn.functional.cross_entropy(net(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return time.perf_counter() - started
-
-    return step
+    return stepper(recompute(net, where) if where else net, images, torch.randint(0, arch.classes, (batch,)))
 
 
 class Watch(TorchDispatchMode):
@@ -76,7 +63,7 @@ class Watch(TorchDispatchMode):
 
 def peak(network: str, where: str, batch: int) -> float:
     """MiB of tensors at the peak of a training step."""
-    step = stepper(network, where, batch)
+    step = stepper_of(network, where, batch)
     with Watch() as watch:
         step()
     return watch.peak / MIB
@@ -84,8 +71,8 @@ def peak(network: str, where: str, batch: int) -> float:
 
 def growth(network: str, where: str, batch: int) -> float:
     """MiB by which two training steps raise the peak of this process."""
-    stepper("resnet20", "", 2)()  # what torch sets up once
-    step = stepper(network, where, batch)
+    stepper_of("resnet20", "", 2)()  # what torch sets up once
+    step = stepper_of(network, where, batch)
     before = high_water()
     for _ in range(2):
         step()
@@ -120,7 +107,7 @@ def main() -> None:
     kept = [o.batch * saved(o.network, where) / MIB for where in choices]
     peaks = [peak(o.network, where, o.batch) for where in choices]
     processes = [in_a_process(o.network, where, o.batch) for where in choices]
-    steps = [stepper(o.network, where, o.batch) for where in choices]
+    steps = [stepper_of(o.network, where, o.batch) for where in choices]
     rounds = [[step() for step in steps] for _ in range(o.rounds + 1)][1:]
     print("| recomputed | kept for the backward pass | peak of tensors | peak of the process | time |")
     print("|---|---:|---:|---:|---:|")

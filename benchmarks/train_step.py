@@ -8,7 +8,6 @@ Prints the median and the range of the ratio of images per second, ours / theirs
 import argparse
 import os
 import statistics
-import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -17,27 +16,13 @@ import torchvision
 
 from convatlas import create
 
+from step import stepper
+
 CASES = [
     ("resnet18.b", "resnet18", 128, 16),
     ("resnet50.v1_5", "resnet50", 128, 8),
     ("vgg11_bn", "vgg11_bn", 64, 8),
 ]
-
-
-def stepper(net: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, memory_format: torch.memory_format):
-    net = net.train().to(memory_format=memory_format)
-    images = images.contiguous(memory_format=memory_format)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-
-    def step() -> float:
-        started = time.perf_counter()
-        loss = torch.nn.functional.cross_entropy(net(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return time.perf_counter() - started
-
-    return step
 
 
 def main() -> None:
@@ -47,10 +32,9 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {rounds} rounds after 2 of warm-up")
     for ours, theirs, size, batch in CASES:
         images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
-        a = stepper(create(ours), images, labels, torch.channels_last)  # as convatlas trains
-        b = stepper(
-            getattr(torchvision.models, theirs)(), images, labels, torch.contiguous_format
-        )  # as its recipe does
+        net = create(ours).to(memory_format=torch.channels_last)  # as convatlas trains, and below as its recipe does
+        a = stepper(net, images.contiguous(memory_format=torch.channels_last), labels)
+        b = stepper(getattr(torchvision.models, theirs)(), images, labels)
         pairs = [(a(), b()) for _ in range(rounds + 2)][2:]
         ratios = sorted(theirs_s / ours_s for ours_s, theirs_s in pairs)
         speed = batch / statistics.median(ours_s for ours_s, _ in pairs)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..tree import Net, Residual, batch_norm_eps, conv_bn, conv_bn_act, same_padding, seq
+from ..tree import Net, Residual, batch_norm_eps, classifier, conv_bn, conv_bn_act, same_padding, seq
 from . import init
 from .spec import Arch, family, register
 
@@ -56,14 +56,16 @@ class MobileNetV2(Arch):
     tensorflow: bool = False
 
     def assemble(self) -> Net:
-        """Weights begin as in the authors' release, N(0, 0.09^2) cut at two deviations; the paper does not say."""
+        """Weights begin as in the authors' release, N(0, 0.09^2) cut at two deviations, and dropout is as there: the
+        paper does not say.  Its last 1x1 convolution is a linear layer here.
+        """
         units = self.units()
         last = max(1280, divisible(1280 * self.width))
         stages = {f"stage{i}": nn.Sequential() for i in range(1, len(STAGES) + 1)}
         for unit, after in zip_longest(units, units[1:]):
             stages[f"stage{unit.stage}"].append(self.module(unit, after))
         stem = {"stem": relu6(self.in_channels, units[0].cin, 3, stride=2 if self.stem == "imagenet" else 1)}
-        ends = {"conv": relu6(units[-1].cout, last), "head": head(last, self.classes)}
+        ends = {"conv": relu6(units[-1].cout, last), "head": classifier(last, self.classes, dropout=0.2)}
         net = init.truncated(Net(stem | stages | ends), 0.09)
         return batch_norm_eps(same_padding(net), 1e-3) if self.tensorflow else net
 
@@ -101,11 +103,6 @@ def expansion(unit: Unit | None) -> nn.Module | None:
 def relu6(cin: int, cout: int, k: int = 1, **kw) -> nn.Sequential:
     """Convolution, BatchNorm, ReLU6."""
     return conv_bn_act(cin, cout, k, act=nn.ReLU6, **kw)
-
-
-def head(cin: int, classes: int) -> nn.Sequential:
-    """Pooling and the last 1x1 convolution, here a linear layer, with the dropout of the authors' release."""
-    return seq(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), drop=nn.Dropout(0.2), fc=nn.Linear(cin, classes))
 
 
 def divisible(c: float) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..tree import SE, Net, Residual, conv_bn, conv_bn_act, seq
+from ..tree import SE, Net, Residual, classifier, conv_bn, conv_bn_act, seq
 from . import (  # noqa: F401 - they register the networks that SE goes into
     bn_inception,
     densenet,
@@ -60,13 +60,7 @@ class SENet154(Arch):
                 units.append(unit(c, 256 * 2**i, stride=2 if i > 0 and j == 0 else 1))
                 c = 256 * 2**i
             parts[f"stage{i + 1}"] = nn.Sequential(*units)
-        head = seq(
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(1),
-            drop=nn.Dropout(0.2),
-            fc=nn.Linear(c, self.classes),
-        )
-        return init.he(Net(parts | {"head": head}))
+        return init.he(Net(parts | {"head": classifier(c, self.classes, dropout=0.2)}))
 
 
 def unit(cin: int, cout: int, stride: int) -> nn.Sequential:

@@ -48,9 +48,9 @@ def alexnet_pooling(net: Built, part: str) -> str:
     """`overlapping max 3x3 stride 2 after LRN1, LRN2 and conv5`."""
     found: dict[str, list[str]] = {}
     for (before, _), (_, m) in pairwise(net.layers(part)):
-        if isinstance(m, nn.MaxPool2d):
-            k, stride = int(m.kernel_size), int(m.stride)  # type: ignore[arg-type]
-            words = f"{'overlapping ' if k > stride else ''}max {k}x{k} stride {stride} after"
-            layer = before.path.removesuffix(".act").split(".")[-1].replace("lrn", "LRN")
-            found.setdefault(words, []).append(layer)
+        match m:
+            case nn.MaxPool2d(kernel_size=int(k), stride=int(stride)):
+                words = f"{'overlapping ' if k > stride else ''}max {k}x{k} stride {stride} after"
+                layer = before.path.removesuffix(".act").split(".")[-1].replace("lrn", "LRN")
+                found.setdefault(words, []).append(layer)
     return "; ".join(f"{words} {', '.join(layers[:-1])} and {layers[-1]}" for words, layers in found.items())

@@ -64,6 +64,21 @@ def longest(m: nn.Module, counted: tuple[type, ...]) -> int:
     return int(isinstance(m, counted))
 
 
+def repeated(net: Built, part: str, unit: Callable[[list[nn.Conv2d]], str]) -> str:
+    """`[...] x3` for a stage of three units that `unit` writes alike, from their convolutions; else one by one."""
+    convs: dict[str, list[nn.Conv2d]] = {}
+    for row, layer in net.layers(part):
+        if isinstance(layer, nn.Conv2d):
+            convs.setdefault(row.path.split(".")[1], []).append(layer)
+    listed = [f"[{unit(layers)}]" for layers in convs.values()]
+    return f"{listed[0]} x{len(listed)}" if len(set(listed)) == 1 else " ".join(listed)
+
+
+def kernel(conv: nn.Conv2d) -> str:
+    """`3x3`."""
+    return "x".join(map(str, conv.kernel_size))
+
+
 def map_size(net: Built, part: str) -> str:
     """`28x28`: the size of the map after the module `part`."""
     out = net.cost.outputs[part]

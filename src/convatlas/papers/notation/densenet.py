@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..built import Built
-from .base import map_size, notation
+from .base import kernel, map_size, notation, repeated
 
 
 @notation("DenseNet blocks", "architecture", "layers in each dense block")
@@ -16,13 +16,7 @@ def densenet_blocks(net: Built, part: str) -> str:
 @notation("DenseNet block", "stage_shape", "map and layers of a dense block as in DenseNet's Table 1")
 def densenet_block(net: Built, part: str) -> str:
     """`56x56 [1x1,3x3] x6` [arXiv:1608.06993, Table 1]; layers that differ are listed one by one."""
-    kernels: dict[str, list[str]] = {}
-    for row, layer in net.layers(part):
-        if isinstance(layer, nn.Conv2d):
-            kernels.setdefault(row.path.split(".")[1], []).append("x".join(map(str, layer.kernel_size)))
-    listed = [f"[{','.join(sizes)}]" for sizes in kernels.values()]
-    same = len(set(listed)) == 1
-    return f"{map_size(net, part)} {f'{listed[0]} x{len(listed)}' if same else ' '.join(listed)}"
+    return f"{map_size(net, part)} {repeated(net, part, lambda convs: ','.join(map(kernel, convs)))}"
 
 
 @notation("DenseNet transition", "stage_shape", "maps and layers of a transition as in DenseNet's Table 1")
@@ -32,7 +26,7 @@ def densenet_transition(net: Built, part: str) -> str:
     for row, layer in net.layers(part):
         _, h, w = row.shape
         if isinstance(layer, nn.Conv2d):
-            words.append(f"{h}x{w} {'x'.join(map(str, layer.kernel_size))} conv")
+            words.append(f"{h}x{w} {kernel(layer)} conv")
         elif isinstance(layer, nn.AvgPool2d):
             words.append(f"{h}x{w} avg pool {layer.kernel_size}/{layer.stride}")
     return "; ".join(words)

@@ -4,7 +4,7 @@ from torch import nn
 
 from ...tree import AvgPoolTo
 from ..built import Built
-from .base import longest, notation
+from .base import kernel, longest, notation
 
 
 @notation("GoogLeNet module", "channels", "widths as in GoogLeNet's Table 1")
@@ -43,11 +43,6 @@ def convolutions(net: Built, part: str) -> dict[str, list[nn.Conv2d]]:
         if isinstance(layer, nn.Conv2d):
             found.setdefault(row.path.removeprefix(f"{part}.").split(".")[0], []).append(layer)
     return found
-
-
-def kernel(conv: nn.Conv2d) -> str:
-    """`3x3`."""
-    return "x".join(map(str, conv.kernel_size))
 
 
 def _layers(head: nn.Module) -> list[str]:

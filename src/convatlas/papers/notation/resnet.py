@@ -3,20 +3,14 @@
 from torch import nn
 
 from ..built import Built
-from .base import map_size, notation
+from .base import kernel, map_size, notation, repeated
 
 
 @notation("ResNet table", "stage_shape", "map and units as in ResNet's Table 1")
 def resnet_table(net: Built, part: str) -> str:
     """`56x56 [3x3,64; 3x3,64] x3` [arXiv:1512.03385, Table 1]; units that differ are listed one by one."""
-    units: dict[str, list[str]] = {}
-    for row, layer in net.layers(part):
-        if isinstance(layer, nn.Conv2d):
-            h, w = layer.kernel_size
-            units.setdefault(row.path.split(".")[1], []).append(f"{h}x{w},{layer.out_channels}")
-    listed = [f"[{'; '.join(layers)}]" for layers in units.values()]
-    same = len(set(listed)) == 1
-    return f"{map_size(net, part)} {f'{listed[0]} x{len(listed)}' if same else ' '.join(listed)}"
+    units = repeated(net, part, lambda convs: "; ".join(f"{kernel(conv)},{conv.out_channels}" for conv in convs))
+    return f"{map_size(net, part)} {units}"
 
 
 @notation("ResNet stem", "stage_shape", "map and layers as in ResNet's Table 1")
@@ -25,8 +19,7 @@ def resnet_stem(net: Built, part: str) -> str:
     words = []
     for _, layer in net.layers(part):
         if isinstance(layer, nn.Conv2d):
-            (h, w), (stride, _) = layer.kernel_size, layer.stride
-            words.append(f"{h}x{w},{layer.out_channels},stride {stride}")
+            words.append(f"{kernel(layer)},{layer.out_channels},stride {layer.stride[0]}")
         elif isinstance(layer, nn.MaxPool2d):
             words.append(f"{layer.kernel_size}x{layer.kernel_size} max pool stride {layer.stride}")
     return f"{map_size(net, part.split('+')[0])} {'; '.join(words)}"

@@ -3,15 +3,14 @@
 from torch import nn
 
 from ..built import Built, in_gate
-from .base import notation
+from .base import kernel, notation
 
 
 @notation("SE table", "stage_shape", "units as in SENet's Table 1")
 def se_table(net: Built, part: str) -> str:
     """`[1x1,128;3x3,128,C=32;1x1,256; fc 16,256] x3` [arXiv:1709.01507, Table 1], where all units of a stage agree."""
-    stage = net.net.get_submodule(part)
-    units = {_unit(net, f"{part}.{i}") for i in range(len(stage))}  # type: ignore[arg-type]
-    return f"{' '.join(sorted(units))} x{len(stage)}"  # type: ignore[arg-type]
+    units = [_unit(net, f"{part}.{name}") for name, _ in net.net.get_submodule(part).named_children()]
+    return f"{' '.join(sorted(set(units)))} x{len(units)}"
 
 
 def _unit(net: Built, path: str) -> str:
@@ -20,9 +19,8 @@ def _unit(net: Built, path: str) -> str:
         if isinstance(layer, nn.Conv2d) and in_gate(row):
             gate.append(str(layer.out_channels))
         elif isinstance(layer, nn.Conv2d):
-            h, w = layer.kernel_size
             groups = f",C={layer.groups}" if layer.groups > 1 else ""
-            convs.append(f"{h}x{w},{layer.out_channels}{groups}")
+            convs.append(f"{kernel(layer)},{layer.out_channels}{groups}")
     return f"[{';'.join(convs)}; fc {','.join(gate)}]"
 
 

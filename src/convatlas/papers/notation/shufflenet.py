@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..built import Built
-from .base import map_size, notation
+from .base import kernel, map_size, notation
 
 
 @notation("ShuffleNet table", "stage_shape", "map, channels and units as in ShuffleNet's Table 1")
@@ -21,8 +21,7 @@ def shufflenet_stem(net: Built, part: str) -> str:
     for row, layer in net.layers(part):
         _, h, w = row.shape
         if isinstance(layer, nn.Conv2d):
-            (kh, kw), (stride, _) = layer.kernel_size, layer.stride
-            words.append(f"{h}x{w} {kh}x{kw}/{stride} {layer.out_channels} ch")
+            words.append(f"{h}x{w} {kernel(layer)}/{layer.stride[0]} {layer.out_channels} ch")
         elif isinstance(layer, nn.MaxPool2d):
             words.append(f"{h}x{w} {layer.kernel_size}x{layer.kernel_size}/{layer.stride}")
     return "; ".join(words)
