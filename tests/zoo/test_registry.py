@@ -25,6 +25,11 @@ def image(arch, batch, size, device="meta"):
     return torch.randn(batch, arch.in_channels, size, size, device=device)
 
 
+def different(shape, offset):
+    """Values that differ within a tensor, and between tensors of one shape."""
+    return torch.arange(shape.numel(), dtype=torch.float32).remainder_(1009).add_(offset).reshape(shape)
+
+
 @every_network
 def test_builds_on_meta_and_takes_other_sizes(name):
     arch = spec(name)
@@ -78,7 +83,8 @@ def test_eval_is_deterministic_takes_one_image_and_folds(name):
     before = net(batch[:1])
     assert torch.equal(net(batch[:1]), before)
     folded = fold_batch_norm(net)(batch[:1])
-    assert (folded - before).abs().max() <= 1e-6 * before.abs().max()  # plain110 makes 1e-8 of double's 1e-16
+    tolerance = min(1e-4, 1e-6 * before.abs().max())  # in double precision; plain110 makes 1e-8 of its 1e-16
+    assert (folded - before).abs().max() <= tolerance
 
 
 @torch.no_grad()
@@ -95,7 +101,8 @@ def test_exports_with_a_dynamic_batch_and_without_auxiliary_heads(name):
 @every_network
 def test_weights_go_through_a_bundle(name, tmp_path):
     arch = spec(name, classes=2)
-    weights = {key: torch.ones_like(t, device="cpu") for key, t in arch.skeleton().state_dict().items()}
+    layout = arch.skeleton().state_dict()
+    weights = {key: different(t.shape, i).to(t.dtype) for i, (key, t) in enumerate(layout.items())}
     Bundle(arch, weights, ("a", "b"), Preprocess(size=arch.size, resize=arch.size)).save(tmp_path / "model.safetensors")
     again = Bundle.load(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
