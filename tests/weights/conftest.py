@@ -48,15 +48,6 @@ def effects(audit):
     watched = None
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """The order of additions, and so the last bit, depends on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def seed() -> int:
     """A fresh seed for `random`, printed if the test fails."""

@@ -25,8 +25,8 @@ def path(name: str) -> Path:
     return FOLDER / f"{name}.json"
 
 
-def card(name: str) -> dict:
-    """What the golden file of a network holds."""
+def card(name: str, outputs: dict[str, list[float]]) -> dict:
+    """What the golden file of a network holds; `outputs` are its logits."""
     arch = spec(name)
     net, cost = built(arch).net, built(arch).cost
     return {
@@ -34,7 +34,7 @@ def card(name: str) -> dict:
         "counts": {c: cost.total(c) for c in ("weights", "biases", "norm", "stats", "macs")},
         "maps": {part: "x".join(map(str, out.shape)) for part, out in cost.parts.items()},
         "tensors": tensors(net),
-        "logits": {head: [float(f"{x:.8g}") for x in out] for head, out in logits(name).items()},
+        "logits": {head: [float(f"{x:.8g}") for x in out] for head, out in outputs.items()},
     }
 
 
@@ -98,9 +98,8 @@ def fixed(name: str) -> tuple[Net, torch.Tensor]:
 
 
 @torch.no_grad()
-def logits(name: str) -> dict[str, list[float]]:
-    """The first four logits of the first fixed image, from the head and from each auxiliary head."""
-    net, batch = fixed(name)
+def logits(net: Net, batch: torch.Tensor) -> dict[str, list[float]]:
+    """The first four logits of the first image, from the head and from each auxiliary head."""
     main, aux = net(batch[:1], aux=True)
     return {head: out[0, :4].tolist() for head, out in {"head": main, **aux}.items()}
 
@@ -108,5 +107,5 @@ def logits(name: str) -> dict[str, list[float]]:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for name in list_networks(*sys.argv[1:]):
-        path(name).write_text(json.dumps(card(name), indent=1) + "\n")
+        path(name).write_text(json.dumps(card(name, logits(*fixed(name))), indent=1) + "\n")
         print(path(name).name)
