@@ -31,6 +31,7 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/recompute.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
