@@ -67,8 +67,8 @@ def test_given_parts(tmp_path, fill, held_out):
     source = read_folder(tmp_path)
     part = "test" if held_out == "test" else "val"
     assert source.parts == {
-        "train": ["train/cat/0.png", "train/cat/1.png", "train/dog/0.png"],
-        part: [f"{held_out}/cat/0.png", f"{held_out}/dog/0.png"],
+        "train": ("train/cat/0.png", "train/cat/1.png", "train/dog/0.png"),
+        part: (f"{held_out}/cat/0.png", f"{held_out}/dog/0.png"),
     }
     assert source.images.labels.tolist() == [0, 0, 1, 0, 1]
 

@@ -8,22 +8,24 @@ import torch
 from convatlas.errors import DivergedError, ResourceError
 from convatlas.train import checkpoint
 from convatlas.train.checkpoint import State, restore, save, saved
-from convatlas.train.loop import begin, learn
+from convatlas.train.loop import begin
+from convatlas.train.step import learn
+from convatlas.train.task import Machine
 
-from tiny import PRE, RECIPE, Tiny, images, same
+from tiny import RECIPE, Tiny, images, same, task
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop_tf")
 
 
 def state(seed=0, **recipe) -> State:
-    return begin(Tiny(aux=True), RECIPE.replaced(**recipe), seed, "cpu")
+    return begin(task(RECIPE.replaced(**recipe), Tiny(aux=True), seed=seed), Machine())
 
 
 def step(s: State, seed: int, **recipe) -> None:
     data = images(8, seed)
     pixels = torch.stack([data.read(i) for i in range(8)])
     torch.manual_seed(seed)
-    assert learn(s, RECIPE.replaced(**recipe), PRE, pixels, data.labels, 0.05)
+    assert learn(s, task(RECIPE.replaced(**recipe), Tiny(aux=True)), Machine(), pixels, data.labels, 0.05, 8)
     s.step += 1
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from convatlas.errors import ConfigError
 from convatlas.train.fit import fit, pick_device, plan
@@ -26,11 +27,12 @@ def folder(tmp_path_factory):
 
 
 def test_what_is_not_given_is_chosen(folder):
-    chosen = plan(folder, device="cpu")
-    assert (chosen.arch.name, chosen.arch.size, chosen.arch.classes) == ("resnet20", 16, 3)
+    chosen = plan(folder)
+    arch = chosen.task.arch
+    assert (arch.name, arch.size, arch.classes) == ("resnet20", 16, 3)
     assert chosen.recipe_name == "small"
     assert chosen.source == str(folder.resolve())
-    given = plan(folder, device="cpu", network="resnet32", size=20, recipe="digits", overrides={"lr": 0.5}, seed=3)
+    given = plan(folder, network="resnet32", size=20, recipe="digits", overrides={"lr": 0.5}, seed=3).task
     assert (given.arch.name, given.arch.size, given.recipe.lr, given.seed) == ("resnet32", 20, 0.5, 3)
     assert given.recipe.batch == 64
 
@@ -38,19 +40,24 @@ def test_what_is_not_given_is_chosen(folder):
 @pytest.mark.parametrize(
     ("given", "id"),
     [({"network": "resnet21"}, "L2"), ({"recipe": "none"}, "L7"), ({"overrides": {"lr": -1}}, "L2"),
-     ({"network": "vgg16", "size": 8}, "L2"), ({"device": "cuda"}, "L5")],
-    ids=["network", "recipe", "override", "size", "device"],
+     ({"network": "vgg16", "size": 8}, "L2")],
+    ids=["network", "recipe", "override", "size"],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(folder, given, id):
-    if given.get("device") and pick_device(None) == "cuda":
-        pytest.skip("there is a GPU")
     with pytest.raises(ConfigError) as caught:
-        plan(folder, **{"device": "cpu", **given})
+        plan(folder, **given)
     assert caught.value.id == id
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"error\[L5\]: there is no device 'cuda'"):
+        pick_device("cuda")
+    assert pick_device(None) == "cpu"
+
+
 def test_a_run_is_trained_once_measured_and_measured_again(tmp_path, folder):
-    planned, notes = plan(folder, device="cpu", overrides=QUICK), Notes()
+    planned, notes = plan(folder, overrides=QUICK), Notes()
     result = fit(planned, Run(tmp_path), notes, command="train")
     assert len(notes.steps) == 2
     assert result == json.loads((tmp_path / "result.json").read_text())
@@ -67,19 +74,19 @@ def test_a_run_is_trained_once_measured_and_measured_again(tmp_path, folder):
 
 
 def test_the_same_folder_for_another_run_is_refused(tmp_path, folder):
-    fit(plan(folder, device="cpu", overrides=QUICK), Run(tmp_path), Notes())
+    fit(plan(folder, overrides=QUICK), Run(tmp_path), Notes())
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match=r"error\[L4\].*recipe.lr 0.2 -> 0.3"):
-        fit(plan(folder, device="cpu", overrides=QUICK | {"lr": 0.3}), Run(tmp_path), Notes())
+    with pytest.raises(ConfigError, match=r"error\[L4\].*recipe.lr 0.05 -> 0.3"):
+        fit(plan(folder, overrides=QUICK | {"lr": 0.3}), Run(tmp_path), Notes())
     with pytest.raises(ConfigError, match=r"error\[L4\].*seed 0 -> 1.*"):
-        fit(plan(folder, device="cpu", overrides=QUICK, seed=1), Run(tmp_path), Notes())
+        fit(plan(folder, overrides=QUICK, seed=1), Run(tmp_path), Notes())
     with pytest.raises(ConfigError, match=r"error\[L4\].*split "):
-        fit(plan(folder, device="cpu", overrides=QUICK, split_seed=1), Run(tmp_path), Notes())
+        fit(plan(folder, overrides=QUICK, split_seed=1), Run(tmp_path), Notes())
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_bundle_alone_has_nothing_to_be_measured_on(tmp_path, folder):
-    fit(plan(folder, device="cpu", overrides=QUICK), Run(tmp_path / "run"), Notes())
+    fit(plan(folder, overrides=QUICK), Run(tmp_path / "run"), Notes())
     alone = (tmp_path / "run/model.safetensors").rename(tmp_path / "alone.safetensors")
     with pytest.raises(ConfigError, match="--data"):
         measure(alone)

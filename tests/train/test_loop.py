@@ -12,19 +12,21 @@ from convatlas.errors import ConfigError, DataError, DivergedError, StoppedError
 from convatlas.train import checkpoint
 from convatlas.train.checkpoint import State
 from convatlas.train.evaluate import predict
-from convatlas.train.loop import begin, keep, learn, precision, total_loss, train
+from convatlas.train.loop import begin, keep, train
 from convatlas.train.recipe import Recipe
 from convatlas.train.run import Run
+from convatlas.train.step import learn, precision
+from convatlas.train.task import Machine
 from convatlas.weights import Bundle, read_tensors
 
-from tiny import PRE, RECIPE, Notes, Pictures, Tiny, images, same, splits
+from tiny import PRE, RECIPE, Notes, Pictures, Tiny, images, same, splits, task
 
 STEPS = 5  # an epoch of RECIPE has, on the 70 images of `splits()`
 
 
-def fit(folder, recipe=RECIPE, arch=None, data=None, notes=None, **more):
+def fit(folder, recipe=RECIPE, arch=None, data=None, notes=None, seed=0, **machine):
     """A whole training run in `folder`."""
-    return train(arch or Tiny(), data or splits(), PRE, recipe, Run(folder), notes or Notes(), **more)
+    return train(task(recipe, arch, data, seed=seed), Run(folder), notes or Notes(), Machine(**machine))
 
 
 def outcome(folder) -> tuple[dict[str, torch.Tensor], dict[str, bytes]]:
@@ -37,30 +39,10 @@ def outcome(folder) -> tuple[dict[str, torch.Tensor], dict[str, bytes]]:
 # --- loss ---
 
 
-def test_the_loss_is_real_plus_weighted_auxiliary_with_smoothing():
-    torch.manual_seed(0)
-    scores = [torch.randn(6, 4, dtype=torch.float64).float() for _ in range(3)]
-    labels = torch.tensor([0, 1, 2, 3, 0, 1])
-    smooth = 0.1
-
-    def by_hand(logits):
-        target = torch.full((6, 4), smooth / 4)
-        target[range(6), labels] += 1 - smooth
-        return -(target * (logits - logits.exp().sum(1, keepdim=True).log())).sum(1).mean()
-
-    recipe = Recipe(label_smoothing=smooth, aux_weight=0.3)
-    found = total_loss(scores[0], {"a": scores[1], "b": scores[2]}, labels, recipe)
-    expected = by_hand(scores[0]) + 0.3 * by_hand(scores[1]) + 0.3 * by_hand(scores[2])
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(total_loss(scores[0], {}, labels, recipe), by_hand(scores[0]))
-    plain = total_loss(scores[0], {}, labels, recipe.replaced(label_smoothing=0))
-    torch.testing.assert_close(plain, F.cross_entropy(scores[0], labels))
-
-
 @pytest.mark.parametrize("aux_weight", [0.3, 0.0])
 def test_auxiliary_heads_learn_as_much_as_they_weigh(tmp_path, aux_weight):
     recipe = RECIPE.replaced(aux_weight=aux_weight, weight_decay=0, ema=0)
-    before = {name: t.clone() for name, t in begin(Tiny(aux=True), recipe, 0, "cpu").net.state_dict().items()}
+    before = {name: t.clone() for name, t in begin(task(recipe, Tiny(aux=True)), Machine()).net.state_dict().items()}
     _, _, state = fit(tmp_path, recipe, Tiny(aux=True))
     after = state.net.state_dict()
     heads = [name for name in before if name.startswith("aux.")]
@@ -109,7 +91,7 @@ def test_the_log_holds_what_was_seen_in_training(tmp_path):
     data = splits(train=32)
     recipe = Recipe(epochs=1, batch=32, lr=0.0, warmup=0)
     _, _, state = fit(tmp_path, recipe, Tiny(dropout=0), data)
-    net = begin(Tiny(dropout=0), recipe, 0, "cpu").net.train()
+    net = begin(task(recipe, Tiny(dropout=0)), Machine()).net.train()
     with torch.no_grad():
         logits = net(PRE.normalize(torch.stack([data.train.read(i) for i in range(32)])))
     row = state.history[0]
@@ -139,7 +121,7 @@ def test_test_images_are_looked_at_once_after_training(tmp_path):
 
 def ended(best: float, last: float, images: int) -> str:
     rows = [{"epoch": n, "val_accuracy": a, "val_loss": 1.0} for n, a in enumerate((best, last), 1)]
-    state = State(net=Tiny().build(), average=None, optimizer=None, scaler=None, history=rows, best=rows[0])
+    state = State(net=Tiny().build(), model=None, average=None, optimizer=None, scaler=None, history=rows, best=rows[0])
     which, row = keep(state, images)
     assert row is rows[0 if which == "best" else 1]
     return which
@@ -285,16 +267,21 @@ def floats(count: int, bad: set[int]):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop_tf"])
 def test_a_step_that_is_not_finite_changes_nothing(optimizer):
     recipe = RECIPE.replaced(optimizer=optimizer)
-    state, data = begin(Tiny(aux=True), recipe, 0, "cpu"), floats(16, {5})
+    job, data = task(recipe, Tiny(aux=True)), floats(16, {5})
+    state = begin(job, Machine())
+
+    def step(pixels, labels):
+        return learn(state, job, Machine(), pixels, labels, 0.1, len(labels))
+
     good = torch.stack([data.read(i) for i in range(16) if i != 5]), data.labels[:15]
-    assert learn(state, recipe, PRE, *good, 0.1)
+    assert step(*good)
     before = {name: t.clone() for name, t in checkpoint.tensors_of(state).items()}
     sums = dict(state.sums)
     bad = torch.stack([data.read(i) for i in range(16)]), data.labels
-    assert not learn(state, recipe, PRE, *bad, 0.1)
+    assert not step(*bad)
     assert same(checkpoint.tensors_of(state), before)
     assert state.sums == sums
-    assert learn(state, recipe, PRE, *good, 0.1)
+    assert step(*good)
     assert not same(checkpoint.tensors_of(state), before)
 
 
@@ -380,9 +367,9 @@ def test_bf16_trains_on_a_cpu_and_keeps_float32_weights(tmp_path):
 
 def test_clipping_limits_the_norm_of_the_step():
     recipe = Recipe(optimizer="sgd", momentum=0, weight_decay=0, clip=1e-3)
-    state, data = begin(Tiny(), recipe, 0, "cpu"), images(16, 0)
+    state, data = begin(task(recipe), Machine()), images(16, 0)
     before = [p.detach().clone() for p in state.net.parameters()]
     pixels = torch.stack([data.read(i) for i in range(16)])
-    assert learn(state, recipe, PRE, pixels, data.labels, 1.0)
+    assert learn(state, task(recipe), Machine(), pixels, data.labels, 1.0, 16)
     moved = sum(((p - q) ** 2).sum() for p, q in zip(state.net.parameters(), before, strict=True)).sqrt()
     assert moved.item() == pytest.approx(1e-3, rel=1e-2)

@@ -11,7 +11,7 @@ from convatlas.train.loop import train
 from convatlas.train.progress import Bar, Reading
 from convatlas.train.run import Run
 
-from tiny import PRE, RECIPE, Tiny, same, splits
+from tiny import same, task
 
 
 class Disturbed(Bar):
@@ -32,7 +32,7 @@ def run(folder, after=0, disturb=lambda: None):
     output = io.StringIO()
     bar = Disturbed(Console(file=output, width=200), folder, after, disturb)
     try:
-        bundle, _, _ = train(Tiny(), splits(), PRE, RECIPE, Run(folder), bar)
+        bundle, _, _ = train(task(), Run(folder), bar)
     finally:
         bar.end()
     return bundle, output.getvalue()

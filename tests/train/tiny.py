@@ -7,6 +7,7 @@ from torch import nn
 
 from convatlas.data import Images, Preprocess, Splits
 from convatlas.train.recipe import Recipe
+from convatlas.train.task import Task
 from convatlas.tree import Net, conv_bn_act, seq
 from convatlas.zoo import Arch
 from convatlas.zoo.spec import family
@@ -80,6 +81,11 @@ def splits(train: int = 70, val: int = 24, test: int = 30, **more) -> Splits:
     """Three parts of different images."""
     parts = (images(count, seed, **more) for seed, count in enumerate((train, val, test)))
     return Splits("pictures", *parts, "made up", 0)
+
+
+def task(recipe=RECIPE, arch=None, data=None, **more) -> Task:
+    """What is trained, unless the test says otherwise: the tiny network on `splits()`."""
+    return Task(arch=arch or Tiny(), splits=data or splits(), pre=PRE, recipe=recipe, **more)
 
 
 class Notes:

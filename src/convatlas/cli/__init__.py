@@ -7,7 +7,7 @@ import warnings
 
 from .. import __version__
 from ..errors import ConvatlasError
-from . import networks, training, using
+from . import networks, recipes, training, using
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (networks, training, using):
+    for group in (networks, recipes, training, using):
         group.add_commands(commands)
     return parser

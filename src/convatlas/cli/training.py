@@ -16,9 +16,12 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--network", help="see `convatlas list`; chosen by the images' size if not given")
     parser.add_argument("--size", type=int, help="side of the input in pixels; chosen if not given")
     parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/DATA-NETWORK-SEED)")
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help="start from a run, a weights file or a name of a hub")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     add_data(parser, default="digits")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images (default: 0, none)")
+    parser.add_argument("--read-timeout", type=float, default=120, help="seconds that an image may take (default: 120)")
+    parser.add_argument("--save-every", type=float, default=300, help="seconds between checkpoints (default: 300)")
     add_machine(parser)
     add_recipe(parser)
     parser = command(commands, eval_, "measure a trained network on images", json=True)
@@ -54,10 +57,10 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """A flag for every field of a recipe."""
-    from ..train.recipe import Recipe, builtin
+    from ..train.recipe import Recipe
 
     group = parser.add_argument_group("recipe", "a file, or one that comes with convatlas, and changes to it")
-    group.add_argument("--recipe", metavar="FILE", help=f"a .yaml or .toml file, or {', '.join(builtin())}")
+    group.add_argument("--recipe", metavar="FILE", help="a .yaml or .toml file, or a name of `convatlas recipes`")
     for f in fields(Recipe):
         kinds = get_args(f.type)
         kind: Any = (kinds or (f.type,))[0]
@@ -79,7 +82,6 @@ def opening(args: argparse.Namespace, console: Any) -> dict[str, Any]:
 
     return {
         "split_seed": args.split_seed,
-        "device": args.device,
         **{name: getattr(args, name) for name in OPENING},
         "progress": Reading(console),
     }
@@ -99,9 +101,10 @@ def set_up(args: argparse.Namespace) -> Any:
 def train(args: argparse.Namespace) -> None:
     """Choose what is not given, train, measure, report."""
     from ..report import write_report
-    from ..train.fit import fit, plan
+    from ..train.fit import fit, pick_device, plan
     from ..train.progress import Bar
     from ..train.run import Run
+    from ..train.task import Machine
 
     console = set_up(args)
     given = {name: value for name, value in vars(args).items() if name.startswith("recipe_") and value is not None}
@@ -109,27 +112,37 @@ def train(args: argparse.Namespace) -> None:
         name.removeprefix("recipe_"): tuple(value) if isinstance(value, list) else value
         for name, value in given.items()
     }
+    machine = Machine(
+        device=pick_device(args.device),
+        workers=args.workers,
+        save_every=args.save_every,
+        read_timeout=args.read_timeout,
+    )
     planned = plan(
         args.data,
         network=args.network,
         size=args.size,
         recipe=args.recipe,
         overrides=overrides,
+        pretrained=args.pretrained,
         seed=args.seed,
+        device=machine.device,
         **opening(args, console),
     )
-    splits, arch = planned.splits, planned.arch
+    splits, arch, recipe = planned.task.splits, planned.task.arch, planned.task.recipe
     parts = ", ".join(f"{part} {len(getattr(splits, part)):,}" for part in ("train", "val", "test"))
     console.print(f"{splits.name}: {len(splits.classes)} classes; {parts} images ({splits.how})")
     for warning in splits.warnings:
         console.print(f"[yellow]warning:[/] {warning}")
-    console.print(f"{arch.name}, recipe {planned.recipe_name}, seed {args.seed}, on {planned.device}: {planned.why}")
+    console.print(f"{arch.name}, recipe {planned.recipe_name}, seed {args.seed}, on {machine.device}: {planned.why}")
+    scaling = f": {planned.scaling}" if planned.scaling else ""
+    console.print(f"batches of {batch_in_parts(recipe, machine.world.size)}, lr {recipe.lr:g}{scaling}")
 
     folder = Path(args.out or f"runs/{splits.name}-{arch.name}-{args.seed}").expanduser()
     bar = Bar(console, folder)
     command = shlex.join(["convatlas", *sys.argv[1:]])
     try:
-        result = fit(planned, Run(folder), bar, workers=args.workers, command=command)
+        result = fit(planned, Run(folder), bar, machine, command=command)
     finally:
         bar.end()
     page = write_report(folder)
@@ -141,12 +154,22 @@ def train(args: argparse.Namespace) -> None:
     return None
 
 
+def batch_in_parts(recipe: Any, processes: int) -> str:
+    """`128` images, or how they are shared out: `128 (2 processes x 4 parts x 16)`."""
+    factors = ((processes, "processes"), (recipe.accumulate, "parts"))
+    shared = [f"{count} {name}" for count, name in factors if count > 1]
+    each = recipe.batch / processes / recipe.accumulate
+    return f"{recipe.batch}" + (f" ({' x '.join([*shared, f'{each:g}'])})" if shared else "")
+
+
 def eval_(args: argparse.Namespace) -> None:
     """Measure on one part of the data; of a run's own data, exactly its parts."""
     from ..train.measure import measure
 
     console = set_up(args)
-    bundle, predictions, how = measure(args.model, args.data, part=args.part, **opening(args, console))
+    bundle, predictions, how = measure(
+        args.model, args.data, part=args.part, device=args.device, **opening(args, console)
+    )
     metrics = predictions.metrics()
     if args.json:
         return print_json({"model": args.model, "network": bundle.spec.name, "part": args.part, "how": how, **metrics})

@@ -63,7 +63,7 @@ def check(
     if errors and on_bad_file == "fail":
         raise _first_of(errors)
     good = [index for index in range(len(images)) if index not in errors]
-    bad = tuple(_bad_file(images, index, errors[index]) for index in sorted(errors))
+    bad = tuple(bad_file(images, index, errors[index]) for index in sorted(errors))
     return store.hold(images).subset(good), bad, _animations(images, animated - errors.keys())
 
 
@@ -73,7 +73,8 @@ def _first_of(errors: dict[int, DataError]) -> DataError:
     return DataError(first.id, first.what + others, first.remedy)
 
 
-def _bad_file(images: Images, index: int, error: DataError) -> BadFile:
+def bad_file(images: Images, index: int, error: DataError) -> BadFile:
+    """What is known of image `index`, whose reading raised `error`."""
     assert images.content is not None
     try:
         sha256 = hashlib.sha256(images.content(index)).hexdigest()

@@ -115,6 +115,12 @@ def is_animated(source: bytes) -> bool:
     )
 
 
+def is_turned(source: bytes) -> bool:
+    """Whether a decodable image is stored turned or mirrored, as its EXIF says.  Reads headers only."""
+    image = _FORMATS[detect(source)](io.BytesIO(source))
+    return image.getexif().get(ExifTags.Base.Orientation, 1) in _UPRIGHT
+
+
 def detect(source: bytes) -> str:
     """What the bytes are, by their beginning: a format's name, or a description of what is there instead."""
     if source[:4] == b"RIFF" and source[8:12] == b"WEBP":

@@ -1,16 +1,22 @@
 """A folder with one folder of images per class, or with such a folder for each of train, val and test."""
 
+import os
 import re
 import unicodedata
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import DataError
 from .decode import MAX_PIXELS, read_file, shown
-from .images import Decoder, Images
+from .images import Decoder, Images, Progress
+from .index import LARGE, Index, folders_unchanged, load, save
+from .names import Gathered, unpack
 from .scan import Scan
 from .splits import PARTS, Source, differing_classes
 
@@ -19,40 +25,74 @@ PART_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 
 
 def read_folder(
-    root: Path, *, allow_empty_class: bool = False, follow_outside: bool = False, max_pixels: int = MAX_PIXELS
+    root: Path,
+    *,
+    allow_empty_class: bool = False,
+    follow_outside: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
 ) -> Source:
     """Find the images below `root`; none of them is opened.
 
     The classes are those of train, in natural order (1, 2, 10); val and test may lack some.
+    A large folder is listed once; what was found is kept in the cache for as long as no folder in it changes.
     Raises DataError D10 for a class without images, D11 for classes that train lacks, D12 for names that differ only in
     their Unicode form, D14 for a folder that cannot be listed.
     """
-    folders, _ = Scan(root, follow_outside).listing()
+    options = {"allow_empty_class": allow_empty_class, "follow_outside": follow_outside}
+    key = {"folder": os.path.realpath(root), **options}
+    index = load(key)
+    if index is None or not folders_unchanged(root, index.record["folders"]):
+        index = _list(root, allow_empty_class, follow_outside, progress)
+        if len(index.arrays["labels"]) > LARGE:
+            save(key, index)
+    found, arrays = index.record, index.arrays
+    names = unpack(arrays["text"], arrays["ends"])
+    labels = torch.from_numpy(arrays["labels"].astype(np.int64))
+    parts = {part: names[start:stop] for part, (start, stop) in found["parts"].items()}
+    return Source(
+        name=root.resolve().name,
+        images=_images(root, tuple(found["classes"]), labels, names, max_pixels),
+        parts=parts if len(parts) > 1 else None,
+        warnings=tuple(found["warnings"]),
+    )
+
+
+def _list(root: Path, allow_empty_class: bool, follow_outside: bool, progress: Progress | None) -> Index:
+    """What there is in the folder: paths and labels, part by part and class by class."""
+    top = Scan(root, follow_outside)
+    folders, _ = top.listing()
     parts = _given_parts(root, folders) or {"train": ""}
     scan = Scan(root, follow_outside)
     if parts["train"]:
         scan.ignore("folders beside train, val and test", *sorted(set(folders) - set(parts.values())))
-    found = {part: _classes(scan, folder, allow_empty_class) for part, folder in parts.items()}
-    classes = tuple(found["train"])
-    for part in found.keys() - {"train"}:
-        if not found[part].keys() <= set(classes):
-            raise differing_classes(shown(root / parts[part]), tuple(found[part]), "train", classes)
-    files = [(path, name) for listing in found.values() for name, paths in listing.items() for path in paths]
-    _refuse_twins(root, [path for path, _ in files])
-    given = {part: [path for paths in listing.values() for path in paths] for part, listing in found.items()}
-    return Source(
-        name=root.resolve().name,
-        images=file_images(root, classes, files, max_pixels),
-        parts=given if len(given) > 1 else None,
-        warnings=scan.warnings(),
-    )
+    paths, labels, classes, spans = Gathered(), array("q"), (), {}
+    for part, folder in parts.items():
+        start = len(paths)
+        of_part = _class_folders(scan, folder)
+        if part == "train":
+            classes = tuple(of_part)
+        elif not of_part.keys() <= set(classes):
+            raise differing_classes(shown(root / folder), tuple(of_part), "train", classes)
+        for number, (name, class_folder) in enumerate(of_part.items()):
+            found = _class_images(scan, class_folder, allow_empty_class)
+            paths.add(found)
+            labels.extend([classes.index(name)] * len(found))
+            if progress is not None:
+                progress(number + 1, len(of_part))
+        spans[part] = (start, len(paths))
+    record = {"classes": classes, "parts": spans, "warnings": scan.warnings(), "folders": top.folders | scan.folders}
+    return Index(record, {**paths.arrays(), "labels": np.array(labels, copy=False)})
 
 
 def file_images(root: Path, classes: tuple[str, ...], files: Sequence[tuple[str, str]], max_pixels: int) -> Images:
     """The Images of (path relative to `root`, class name) pairs."""
     label_of = {name: label for label, name in enumerate(classes)}
     labels = torch.tensor([label_of[name] for _, name in files], dtype=torch.int64)
-    names = tuple(path for path, _ in files)
+    return _images(root, classes, labels, tuple(path for path, _ in files), max_pixels)
+
+
+def _images(root: Path, classes: tuple[str, ...], labels: Tensor, names: Sequence[str], max_pixels: int) -> Images:
     content = _Files(root, names, max_pixels)
     return Images(classes, labels, names, Decoder(content, names, f"{root}/", max_pixels), content)
 
@@ -66,7 +106,7 @@ def natural(name: str) -> tuple[list[str | int], str]:
 @dataclass(frozen=True)
 class _Files:
     root: Path
-    names: tuple[str, ...]
+    names: Sequence[str]
     max_pixels: int
 
     def __call__(self, index: int) -> bytes:
@@ -88,22 +128,26 @@ def _given_parts(root: Path, folders: Sequence[str]) -> dict[str, str]:
     return {part: parts[part] for part in PARTS if part in parts}
 
 
-def _classes(scan: Scan, folder: str, allow_empty_class: bool) -> dict[str, list[str]]:
-    """By class name in natural order, the images in its folder below `folder`."""
+def _class_folders(scan: Scan, folder: str) -> dict[str, str]:
+    """By class name in natural order, the folders in `folder`."""
     folders, images = scan.listing(folder)
     if not folders:
         what = f"{shown(scan.root / folder)} has no class folders ({len(images)} images directly in it)"
         raise DataError("D10", what, "put the images of each class into a folder named after it")
     scan.ignore("images outside the class folders", *images)
     _refuse_twins(scan.root, folders)
-    classes = {}
-    for path in sorted(folders, key=natural):
-        classes[Path(path).name] = found = scan.images(path)
-        if not found and not allow_empty_class:
-            aside = "".join(f"; {warning}" for warning in scan.warnings())
-            what = f"class folder {shown(scan.root / path)} has no images{aside}"
-            raise DataError("D10", what, "add images, delete the folder, or --allow-empty-class")
-    return classes
+    return {Path(path).name: path for path in sorted(folders, key=natural)}
+
+
+def _class_images(scan: Scan, folder: str, allow_empty_class: bool) -> list[str]:
+    """The images in a class folder and below."""
+    found = scan.images(folder)
+    if not found and not allow_empty_class:
+        aside = "".join(f"; {warning}" for warning in scan.warnings())
+        what = f"class folder {shown(scan.root / folder)} has no images{aside}"
+        raise DataError("D10", what, "add images, delete the folder, or --allow-empty-class")
+    _refuse_twins(scan.root, found)
+    return found
 
 
 def _refuse_twins(root: Path, paths: Sequence[str]) -> None:

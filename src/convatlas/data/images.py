@@ -7,14 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from .blocks import Blocks
 from .decode import decode, shown
+from .names import chosen
 
 MEMORY_LIMIT = 1 << 30  # bytes of decoded images to hold
 
 Progress = Callable[[int, int], object]
-"""Called with (images done, images in all)."""
+"""Called with (done, in all), of folders or files first and then of images."""
 
 T = TypeVar("T")
 
@@ -28,13 +32,15 @@ class Images:
     names: unique, a path relative to the data folder or the like of `digits/17`
     read: image i as uint8 (3, H, W), always the same; it may be a view of shared memory, so do not write to it
     content: the file of image i as bytes; None where images are stored as pixels
+    blocks: which images lie together; None where any order of reading is as good
     """
 
     classes: tuple[str, ...]
     labels: Tensor
-    names: tuple[str, ...]
+    names: Sequence[str]
     read: Callable[[int], Tensor]
     content: Callable[[int], bytes] | None = None
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,13 +51,14 @@ class Images:
 
     def subset(self, indices: Sequence[int]) -> "Images":
         """The images at `indices`, in that order."""
-        indices = tuple(indices)
+        places = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
-            labels=self.labels[list(indices)],
-            names=tuple(self.names[index] for index in indices),
-            read=_Chosen(self.read, indices),
-            content=self.content and _Chosen(self.content, indices),
+            labels=self.labels[torch.from_numpy(places)],
+            names=chosen(self.names, places),
+            read=_Chosen(self.read, places),
+            content=self.content and _Chosen(self.content, places),
+            blocks=self.blocks and self.blocks.subset(places),
         )
 
     def in_memory(self, limit_bytes: int = MEMORY_LIMIT, progress: Progress | None = None) -> "Images":
@@ -104,7 +111,7 @@ class Store:
 
     def hold(self, images: Images) -> Images:
         """The images, read from here if all of them are held."""
-        return replace(images, read=self.held.__getitem__) if self.used <= self.limit_bytes else images
+        return replace(images, read=self.held.__getitem__, blocks=None) if self.used <= self.limit_bytes else images
 
 
 def for_each(count: int, visit: Callable[[int], object], progress: Progress | None = None) -> None:
@@ -129,7 +136,7 @@ class _FullError(Exception):
 @dataclass(frozen=True)
 class _Chosen(Generic[T]):
     whole: Callable[[int], T]
-    indices: tuple[int, ...]
+    places: np.ndarray
 
     def __call__(self, index: int) -> T:
-        return self.whole(self.indices[index])
+        return self.whole(int(self.places[index]))

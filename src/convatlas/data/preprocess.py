@@ -70,6 +70,10 @@ class Preprocess:
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
         return replace(self, channels=channels, mean=(mean,) * channels, std=(std,) * channels)
 
+    def for_size(self, size: int) -> "Preprocess":
+        """The same for images of another size, of which the crop leaves the same share."""
+        return replace(self, size=size, resize=round(size * self.resize / self.size))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-able values; `from_dict` gives an equal Preprocess back, also after JSON."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}

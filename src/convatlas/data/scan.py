@@ -26,6 +26,8 @@ class Scan:
     follow_outside: bool = False
     ignored: dict[str, list[str]] = field(default_factory=dict)
     """By reason, the paths left aside."""
+    folders: dict[str, list[int]] = field(default_factory=dict)
+    """By folder listed, when it last got or lost an entry (ns, just before), and how many it has."""
 
     def __post_init__(self):
         self._real_root = os.path.realpath(self.root)
@@ -35,8 +37,10 @@ class Scan:
     def listing(self, folder: str = "") -> tuple[list[str], list[str]]:
         """The folders and the images directly in `folder`, sorted.  Raises DataError D14 if it cannot be listed."""
         try:
+            modified = (self.root / folder).stat().st_mtime_ns
             with os.scandir(self.root / folder) as entries:
                 found = {f"{folder}/{entry.name}".lstrip("/"): self._kind(entry) for entry in entries}
+            self.folders[folder] = [modified, len(found)]
         except OSError as error:
             what = f"{shown(self.root / folder)}: cannot list the folder: {error.strerror} (uid {os.geteuid()})"
             raise DataError("D14", what, "make it readable") from error

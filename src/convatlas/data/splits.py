@@ -122,13 +122,14 @@ def cut(images: Images, indices: Sequence[int], shares: Mapping[str, float], see
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise ResourceError("L5", "scikit-learn is not installed", "pip install 'convatlas[train]'") from error
-    members: list[list[int]] = [[] for _ in images.classes]
-    for index in indices:
-        members[int(images.labels[index])].append(index)
+    places = np.asarray(indices, dtype=np.int64)
+    labels = images.labels.numpy()[places]
+    ends = np.bincount(labels, minlength=len(images.classes)).cumsum()
+    members = np.split(places[labels.argsort(kind="stable")], ends[:-1])
     lists: list[list[int]] = [[] for _ in range(1 + len(shares))]
     random = np.random.RandomState(seed)
     for name, rest in zip(images.classes, members, strict=True):
-        if not rest:
+        if not len(rest):
             continue
         if len(rest) < len(lists):
             parts = ", ".join(["train", *shares])
@@ -139,8 +140,8 @@ def cut(images: Images, indices: Sequence[int], shares: Mapping[str, float], see
         counts = [max(1, round(share * len(rest))) for share in shares.values()]
         for part, count in zip(lists[1:], counts, strict=True):
             rest, taken = train_test_split(rest, test_size=count, random_state=random)
-            part += taken
-        lists[0] += rest
+            part += taken.tolist()
+        lists[0] += rest.tolist()
     return [sorted(part) for part in lists]
 
 

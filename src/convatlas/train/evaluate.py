@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data import Images, Preprocess
 from ..data.splits import differing_classes
+from .distributed import ALONE, World
 
 BINS = 15  # of the calibration figures
 
@@ -77,18 +78,19 @@ def predict(
     *,
     batch: int = 256,
     device: torch.device | str = "cpu",
+    world: World = ALONE,
     progress: Callable[[int, int], object] | None = None,
 ) -> Predictions:
-    """Run `net`, in eval mode, over all images in their order."""
+    """Run `net`, in eval mode, over all images in their order; whole batches are dealt to the processes of a job."""
     net.eval()
     logits = []
-    for start in range(0, len(images), batch):
+    for start in world.deal(range(0, len(images), batch)):
         stop = min(start + batch, len(images))
         pixels = torch.stack([pre.geometry(images.read(i)) for i in range(start, stop)])
         logits.append(net(pre.normalize(pixels.to(device))).float().cpu())
         if progress is not None:
             progress(stop, len(images))
-    return Predictions(images.classes, images.names, images.labels, torch.cat(logits))
+    return Predictions(images.classes, images.names, images.labels, torch.cat(world.gather(logits)))
 
 
 def align(images: Images, classes: tuple[str, ...]) -> Images:

@@ -4,36 +4,34 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data.open import open_data
-from ..data.splits import Splits
 from ..errors import ConfigError, ResourceError
 from ..tree import cost
 from ..zoo import Arch, spec
 from ..zoo.spec import warn_if_too_small
 from .choose import choose, preprocess_for
 from .loop import Silent, Watcher, train
-from .recipe import Recipe
+from .pretrained import keeps_head, open_pretrained
+from .recipe import Recipe, scaled
 from .run import Run, environment
+from .task import Machine, Task
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run is made of, before it starts."""
+    """A task, and how it came about."""
 
+    task: Task
     source: str  # of the data: a name or an absolute path
-    splits: Splits
-    arch: Arch
-    recipe: Recipe
     recipe_name: str
-    why: str
-    seed: int
-    device: str
+    why: str  # this network and size, in one sentence
+    scaling: str | None  # what became of the recipe's rate, in one sentence
 
 
 def plan(
@@ -43,80 +41,79 @@ def plan(
     size: int | None = None,
     recipe: str | Path | None = None,
     overrides: dict[str, Any] | None = None,
+    pretrained: str | None = None,
     seed: int = 0,
     split_seed: int = 0,
-    device: str | None = None,
+    device: str = "cpu",
     **opening: Any,
 ) -> Plan:
     """Open the data (`opening` goes to `open_data`) and choose what is not given: network, input size and recipe.
 
-    Raises ConfigError and DataError for what cannot be trained.
+    `device` matters for the choice only.  Raises ConfigError and DataError for what cannot be trained, and what
+    `open_pretrained` raises.
     """
+    bundle = open_pretrained(pretrained, network) if pretrained else None
     splits = open_data(data, seed=split_seed, **opening)
-    device = pick_device(device)
     choice = choose(splits, device)
-    name = str(recipe or choice.recipe)
-    chosen = Recipe.load(name).replaced(**(overrides or {}))
-    arch = spec(network or choice.network)
-    size = size or min(choice.size, arch.size if network else choice.size)
-    why = choice.why if network is None else f"{network} as asked, at {size} px"
-    arch = spec(arch.name, classes=len(splits.classes), size=size)
+    name = str(recipe or ("finetune" if bundle else choice.recipe))
+    chosen, scaling = scaled(Recipe.load(name), overrides or {})
+    classes = len(splits.classes)
+    if bundle:
+        size = size or bundle.spec.size
+        arch, pre = replace(bundle.spec, classes=classes, size=size), bundle.preprocess.for_size(size)
+        head = "its head is kept" if keeps_head(bundle, splits.classes) else "its head is new"
+        why = f"{arch.name} from {pretrained}, at {size} px; {head}"
+    else:
+        arch = spec(network or choice.network)
+        size = size or min(choice.size, arch.size if network else choice.size)
+        arch, pre = spec(arch.name, classes=classes, size=size), preprocess_for(splits.train, size)
+        why = choice.why if network is None else f"{network} as asked, at {size} px"
     refuse_if_too_small(arch)
-    return Plan(located(data), splits, arch, chosen, name, why, seed, device)
+    task = Task(arch=arch, splits=splits, pre=pre, recipe=chosen, seed=seed, pretrained=bundle)
+    return Plan(task, located(data), name, why, scaling)
 
 
-def fit(plan: Plan, run: Run, watcher: Watcher | None = None, *, workers: int = 0, command: str = "") -> dict[str, Any]:
+def fit(
+    plan: Plan,
+    run: Run,
+    watcher: Watcher | None = None,
+    machine: Machine = Machine(),  # noqa: B008 - a frozen value
+    *,
+    command: str = "",
+) -> dict[str, Any]:
     """Train, measure, and leave everything in the run's folder; the result, as in its `result.json`.
 
     A run that is there already goes on where it was stopped; a finished one is only read.  Raises what `train` raises,
     and ResourceError if memory runs out or a worker dies.
     """
-    splits, arch = plan.splits, plan.arch
-    pre = preprocess_for(splits.train, arch.size)
+    task, splits = plan.task, plan.task.splits
     record = splits.record()
-    config = {
-        "network": arch.to_dict(),
-        "preprocess": pre.to_dict(),
-        "recipe": asdict(plan.recipe),
-        "data": splits.name,
-        "seed": plan.seed,
-        "split": hashlib.sha256(json.dumps(record).encode()).hexdigest(),
-    }
     about = {
         "command": command,
         "source": plan.source,
         "recipe_name": plan.recipe_name,
         "why": plan.why,
-        "device": plan.device,
+        "device": machine.device,
+        "processes": machine.world.size,
     }
-    if run.open(config, about):
+    if run.open(described(task, record), about):
         return run.read_json("result.json")
     run.write_json("split.json", record)
     run.write_bad_files(splits.bad)
-    with resource_errors(plan.recipe):
-        bundle, predictions, state = train(
-            arch,
-            splits,
-            pre,
-            plan.recipe,
-            run,
-            watcher or Silent(),
-            seed=plan.seed,
-            device=plan.device,
-            workers=workers,
-        )
-    folded = cost(arch.skeleton(), arch.size, arch.in_channels)
+    with resource_errors(task.recipe):
+        bundle, predictions, state = train(task, run, watcher or Silent(), machine)
+    folded = cost(task.arch.skeleton(), task.arch.size, task.arch.in_channels)
     result = {
         "command": command,
         "environment": environment(),
-        "network": arch.name,
+        "network": task.arch.name,
         "params": folded.params,
         "macs": folded.macs,
         "data": splits.name,
         "how": splits.how,
         "images": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
-        "seed": plan.seed,
-        "epochs": plan.recipe.epochs,
+        "seed": task.seed,
+        "epochs": task.recipe.epochs,
         "train_seconds": round(state.seconds, 1),
         "kept": bundle.metrics["val"],
         "test": predictions.metrics(),
@@ -125,6 +122,19 @@ def fit(plan: Plan, run: Run, watcher: Watcher | None = None, *, workers: int = 
     }
     run.write_json("result.json", result)
     return result
+
+
+def described(task: Task, record: dict[str, Any]) -> dict[str, Any]:
+    """The task as JSON-able values: two tasks described alike have the same result."""
+    return {
+        "network": task.arch.to_dict(),
+        "preprocess": task.pre.to_dict(),
+        "recipe": asdict(task.recipe),
+        "pretrained": task.pretrained and task.pretrained.digest(),
+        "data": task.splits.name,
+        "seed": task.seed,
+        "split": hashlib.sha256(json.dumps(record).encode()).hexdigest(),
+    }
 
 
 def located(data: str | Path) -> str:

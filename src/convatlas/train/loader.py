@@ -4,104 +4,66 @@ The order of an epoch is a function of (seed, epoch), the augmentation of an ima
 run can go on at any step, with any number of workers, and see exactly what it would have seen.
 """
 
-import hashlib
-import signal
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..data import Images
-from ..errors import DataError
+from ..data.decode import shown
 from .augment import Augment
+from .order import Order, Place, mix
+from .pool import read_ahead
+from .watchdog import Mark, watched
 
 
-def mix(*numbers: int) -> int:
-    """A seed, 63 bits, that depends on all of the numbers."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
-
-
-@dataclass(frozen=True)
-class Order(Sampler):
-    """The batches of steps start..stop, each a list of (epoch, index).
-
-    An epoch is a permutation of the `count` images, cut into batches; a last batch of a single image is left out,
-    since BatchNorm cannot learn from it.
-    """
-
-    count: int
-    batch: int
-    seed: int
-    start: int
-    stop: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
-        full, rest = divmod(self.count, self.batch)
-        return max(1, full + (rest > 1))
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        shuffled, indices = -1, []
-        for step in range(self.start, self.stop):
-            epoch, number = divmod(step, self.steps_per_epoch)
-            if epoch != shuffled:
-                generator = torch.Generator().manual_seed(mix(self.seed, epoch))
-                shuffled, indices = epoch, torch.randperm(self.count, generator=generator).tolist()
-            yield [(epoch, index) for index in indices[number * self.batch : (number + 1) * self.batch]]
-
-
-class Augmented(Dataset):
-    """Training images: item (epoch, index) is (uint8 (3, size, size), label, index), or why it can't be read."""
+class Augmented:
+    """Training images: item (epoch, index) is uint8 (3, size, size), the same whenever and wherever it is read."""
 
     def __init__(self, images: Images, augment: Augment, seed: int):
         self.images, self.augment, self.seed = images, augment, seed
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int, int] | DataError:
+    def __getitem__(self, place: Place) -> Tensor:
         epoch, index = place
-        try:
-            image, label = self.images[index]
-        except DataError as error:  # torch would hand on only the text of an error raised in a worker
-            return error
+        image = self.images.read(index)
         torch.default_generator.manual_seed(mix(self.seed, epoch, index))
-        return self.augment(image), label, index
+        return self.augment(image)
+
+    def fill(self, batch: Tensor, places: Sequence[Place], mark: Mark) -> Tensor:
+        """Read the images at `places` into `batch`, uint8 (N, 3, size, size)."""
+        for image, place in zip(batch, places, strict=True):
+            mark.at(place[1])
+            image.copy_(self[place])
+        mark.leave()
+        return batch
 
 
 def train_batches(
-    images: Images, augment: Augment, order: Order, workers: int
+    images: Images, augment: Augment, size: int, order: Order, workers: int = 0, read_timeout: float = 120
 ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Batches (uint8 (N, 3, size, size), labels (N,), indices (N,)) in the given order.
 
-    Raises DataError for an image that can no longer be read.
+    With `workers`, that many processes read ahead.  Raises DataError for an image that can no longer be read, and
+    LostWorkerError for the second worker that dies, or takes `read_timeout` seconds for one image; without workers
+    such an image ends this process with exit code 6.
     """
-    loader = DataLoader(
-        Augmented(images, augment, order.seed),
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=leave_signals_to_the_parent,
-    )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    augmented = Augmented(images, augment, order.seed)
 
+    def name_of(index: int) -> str:
+        return shown(images.names[index])
 
-def collate(items: list[Any]) -> Any:
-    """The items as tensors, or the first error among them."""
-    return next((item for item in items if isinstance(item, DataError)), None) or default_collate(items)
+    def read_here() -> Generator[Tensor, None, None]:
+        mark, pinned = Mark(), torch.cuda.is_available()
+        with watched(mark, name_of, read_timeout):
+            for places in order:
+                batch = torch.empty((len(places), 3, size, size), dtype=torch.uint8, pin_memory=pinned)
+                yield augmented.fill(batch, places, mark)
 
+    def read_elsewhere() -> Generator[Tensor, None, None]:
+        return read_ahead(augmented.fill, order, size, workers, read_timeout, name_of)
 
-def leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C and batch systems signal the whole group; a worker must live until the parent has finished its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    with closing(read_elsewhere() if workers else read_here()) as batches:
+        for pixels, places in zip(batches, order, strict=True):
+            indices = torch.tensor([index for _, index in places])
+            yield pixels, images.labels[indices], indices

@@ -6,14 +6,15 @@ import re
 import reprlib
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
 from ..errors import ConfigError, explain
+from .builtin import builtin
 
 MAX_BYTES = 1 << 13  # of a recipe file; the parsers' time may grow with the square
 
@@ -31,22 +32,43 @@ class Recipe:
     """
 
     epochs: int = _option(30, "passes over the training images", low=1)
-    batch: int = _option(128, "images per step", low=1)
-    optimizer: str = _option("sgd", "the update rule", choices=("sgd", "adamw", "rmsprop_tf"))
+    batch: int = _option(128, "images per update", low=1)
+    accumulate: int = _option(1, "parts a batch is computed in, one after the other, to save memory", low=1)
+    optimizer: str = _option("sgd", "the update rule", choices=("sgd", "sgd_caffe", "adamw", "rmsprop_tf"))
     lr: float = _option(0.1, "peak learning rate")
     momentum: float = _option(0.9, "of sgd and rmsprop_tf; of adamw it is beta1", high=0.9999)
     nesterov: bool = _option(True, "Nesterov's form of momentum (sgd)")
+    rho: float = _option(0.9, "rmsprop_tf: decay of the mean square", high=0.9999)
+    eps: float = _option(1.0, "rmsprop_tf: epsilon, inside the root")
     weight_decay: float = _option(5e-4, "of the weights; coupled, but decoupled in adamw")
     decay_norm: bool = _option(False, "decay biases and normalisation parameters too")
-    schedule: str = _option("cosine", "how the rate falls to its end", choices=("cosine", "linear", "step"))
+    decay_depthwise: bool = _option(True, "decay depthwise filters too [arXiv:1704.04861, Sec. 3.2]")
+    schedule: str = _option(
+        "cosine", "how the rate falls", choices=("cosine", "linear", "step", "exponential", "plateau")
+    )
     warmup: float = _option(1.0, "epochs of linear rise at the start")
+    warmup_lr: float = _option(0.0, "a constant rate for the warm-up; 0: it rises")
     milestones: tuple[float, ...] = _option((0.5, 0.75), "step: at these fractions of the epochs", high=1)
-    gamma: float = _option(0.1, "step: the factor at each milestone", high=1)
+    gamma: float = _option(0.1, "step, exponential, plateau: the factor at each fall", high=1)
+    every: float = _option(1.0, "exponential: epochs from fall to fall", low=0.01)
+    patience: int = _option(5, "plateau: epochs without a better validation accuracy before a fall", low=1)
     label_smoothing: float = _option(0.0, "weight spread over all classes [arXiv:1512.00567, Sec. 7]", high=0.999)
+    class_weights: str = _option("none", "balanced: rare classes count more", choices=("none", "balanced"))
     aux_weight: float = _option(0.3, "of each auxiliary head's loss [arXiv:1409.4842, Sec. 5]")
     ema: float = _option(0.0, "decay of the averaged weights that are evaluated; 0: none", high=0.99999)
+    polyak: float = _option(0.0, "average the weights of this last fraction of the steps equally; 0: none", high=1)
     clip: float = _option(0.0, "largest norm of the gradient; 0: any")
-    augment: str = _option("none", "what is done to training images", choices=("none", "digits", "small", "photo"))
+    freeze: str = _option("", "shell patterns of the modules that stay as they are, with spaces between; empty: none")
+    backbone_lr: float = _option(1.0, "factor of the rate outside a new head")
+    augment: str = _option(
+        "none",
+        "what is done to training images",
+        choices=("none", "digits", "small", "photo", "alexnet", "vgg", "resnet", "inception", "crop"),
+    )
+    policy: str = _option("none", "and then", choices=("none", "trivialaugment", "randaugment"))
+    erasing: float = _option(0.0, "probability that a rectangle is filled with the mean [arXiv:1708.04896]", high=1)
+    mixup: float = _option(0.0, "alpha of mixup [arXiv:1710.09412]; 0: none")
+    cutmix: float = _option(0.0, "alpha of CutMix [arXiv:1905.04899]; 0: none")
     precision: str = _option("auto", "auto: bf16 or fp16 on a GPU", choices=("auto", "fp32", "bf16", "fp16"))
 
     def __post_init__(self):
@@ -54,6 +76,11 @@ class Recipe:
             problem = _problem(f, getattr(self, f.name))
             if problem:
                 raise ConfigError("L2", f"{f.name} = {reprlib.repr(getattr(self, f.name))} {problem[0]}", problem[1])
+        if self.ema and self.polyak:
+            raise ConfigError("L4", f"ema = {self.ema} and polyak = {self.polyak} both average the weights", "set one")
+        if self.accumulate > self.batch:
+            what = f"a batch of {self.batch} cannot be computed in {self.accumulate} parts"
+            raise ConfigError("L4", what, f"set accumulate to at most {self.batch}")
 
     @staticmethod
     def load(path: str | Path) -> "Recipe":
@@ -85,10 +112,17 @@ class Recipe:
 NAMES = {f.name: f for f in fields(Recipe)}
 
 
-def builtin() -> dict[str, Path]:
-    """The recipes that come with convatlas, by name."""
-    folder = Path(str(resources.files("convatlas") / "recipes"))
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+def scaled(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[Recipe, str | None]:
+    """The recipe with some fields replaced.  A batch that comes without a rate scales the rate linearly, warm-up's too.
+
+    Also a phrase that says so, if it does [arXiv:1706.02677, Sec. 2.1].
+    """
+    changed = recipe.replaced(**overrides)
+    factor = changed.batch / recipe.batch
+    if "lr" in overrides or factor == 1:
+        return changed, None
+    rates = {name: getattr(recipe, name) * factor for name in ("lr", "warmup_lr") if name not in overrides}
+    return changed.replaced(**rates), f"{recipe.lr:g} at batch {recipe.batch}, scaled linearly"
 
 
 def _problem(f: Any, value: Any) -> tuple[str, str] | None:
@@ -106,6 +140,8 @@ def _item_problem(f: Any, kind: type, value: Any) -> tuple[str, str] | None:
         return None if isinstance(value, bool) else ("is neither true nor false", "give true or false")
     if kind is str:
         choices = f.metadata["choices"]
+        if not choices:
+            return None if isinstance(value, str) else ("is not a text", "give a text")
         return None if value in choices else ("is unknown", f"one of {', '.join(choices)}")
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
         hint = " (in YAML, 1e-3 is a text; write 1.0e-3)" if isinstance(value, str) else ""

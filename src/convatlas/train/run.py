@@ -11,6 +11,7 @@ test.jsonl             a row for each test image
 samples/               a few test images, to try `convatlas predict` on
 mistakes/              the test images that were wrong with the most confidence
 result.json            what came out, with seeds, times and environment
+lock                   which process writes here now
 """
 
 import csv
@@ -30,6 +31,7 @@ import torch
 from .. import files
 from ..data import BadFile, Images
 from ..errors import ConfigError, ResourceError, explain
+from . import lock
 from .evaluate import Predictions
 
 COLUMNS: tuple[str, ...] = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of the log
@@ -50,18 +52,36 @@ class Run:
     def open(self, config: dict[str, Any], about: dict[str, Any]) -> bool:
         """Begin a run of `config`, or go on with the one that is there; whether it is finished already.
 
-        `about` is noted too, but may differ when the run goes on.
+        `about` is noted too, but may differ when the run goes on.  Until `close` or the end of the process no other
+        process can open the folder.
 
-        Raises ResourceError C3 if the folder can't be written, ConfigError L4 if it holds a run of something else.
+        Raises ResourceError C3 if the folder can't be written, C11 if another process has opened it, ConfigError L4 if
+        it holds a run of something else.
         """
-        probe = self.path("probe")
         try:
-            files.write_text(probe, "")
-            probe.unlink()
-        except (ResourceError, OSError) as error:
-            reason = explain(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
-            raise ResourceError("C3", f"cannot write to {self.folder}: {reason}", "give another --out") from None
+            self._occupy()
+            return self._begin(config, about)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another process write into the folder."""
+        lock.release(self.path("lock"))
+
+    def _occupy(self) -> None:
+        try:
+            lock.acquire(self.path("lock"))
+            files.write_text(self.path("probe"), "").unlink(missing_ok=True)
+        except (OSError, ResourceError) as error:
+            cause = error.__cause__ or error
+            if not isinstance(cause, OSError):  # somebody else's
+                raise
+            what = f"cannot write to {self.folder}: {explain(cause)}"
+            raise ResourceError("C3", what, "give another --out") from None
         files.sweep(self.folder)
+
+    def _begin(self, config: dict[str, Any], about: dict[str, Any]) -> bool:
         if not self.path("run.json").exists():
             self.write_json("run.json", {**config, **about, "environment": environment()})
             return False

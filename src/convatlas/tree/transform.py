@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -73,11 +74,21 @@ def set_in_channels(net: Net, channels: int) -> Net:
 
 def replace_head(net: Net, classes: int) -> Net:
     """Give the head, and each auxiliary head, a new last linear layer for `classes`, freshly initialised."""
-    for head in (net.get_submodule("head"), *net.aux.values()):
-        path, old = [(p, m) for p, m in head.named_modules() if isinstance(m, nn.Linear)][-1]
+    for head, path, old in _last_layers(net):
         new = nn.Linear(old.in_features, classes, device=old.weight.device, dtype=old.weight.dtype)
         nn.init.normal_(new.weight, std=0.01)
         nn.init.zeros_(new.bias)
+        head.set_submodule(path, new)
+    return net
+
+
+def select_classes(net: Net, indices: Sequence[int]) -> Net:
+    """Keep only these outputs of the head, and of each auxiliary head, in this order."""
+    for head, path, old in _last_layers(net):
+        new = nn.Linear(old.in_features, len(indices), device=old.weight.device, dtype=old.weight.dtype)
+        with torch.no_grad():
+            new.weight.copy_(old.weight[list(indices)])
+            new.bias.copy_(old.bias[list(indices)])
         head.set_submodule(path, new)
     return net
 
@@ -132,6 +143,12 @@ def find(net: nn.Module, name: str) -> nn.Module:
     if name not in dict(net.named_modules()):
         raise ConfigError("L2", f"no module of the network is called {name!r}", _nearest(net, name))
     return net.get_submodule(name)
+
+
+def _last_layers(net: Net) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Of the head and each auxiliary head: it, and the name in it of its last linear layer, and that layer."""
+    heads = (net.get_submodule("head"), *net.aux.values())
+    return [(h, *[(p, m) for p, m in h.named_modules() if isinstance(m, nn.Linear)][-1]) for h in heads]
 
 
 def _nearest(net: nn.Module, name: str) -> str:

@@ -4,6 +4,8 @@ A `.safetensors` file whose record carries the network's spec, the preprocessing
 licence and the sha256 of every tensor.  Nothing in it is ever executed.
 """
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +18,7 @@ from ..data import Preprocess
 from ..errors import ConvatlasError, WeightsError
 from ..tree import Net
 from ..zoo import Arch
-from .store import DTYPES, read_tensors, reason, write_tensors
+from .store import DTYPES, digest, read_tensors, reason, write_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,11 @@ class Bundle:
         net = self.spec.skeleton().to_empty(device="cpu")
         net.load_state_dict(self.weights)
         return net.eval()
+
+    def digest(self) -> str:
+        """The sha256 of the weights, with their names."""
+        digests = {name: digest(tensor.contiguous()) for name, tensor in self.weights.items()}
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def save(self, path: str | Path) -> Path:
         """Write the file.  Raises WeightsError if the weights are not those of the spec or not finite."""

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from .. import files
 from ..errors import ConfigError, ResourceError, WeightsError, explain
+from ..files import cache_folder
 from .store import reason
 
 Progress = Callable[[int, int | None], object]  # bytes so far, of how many if that is known
@@ -29,19 +30,6 @@ PAUSE = 1.0  # seconds before the second try, doubled for each further one
 TIMEOUT = 30.0  # seconds without an answer
 PIECE = 1 << 20  # bytes
 BY_HAND = "or get the file another way and give its path"
-
-
-def cache_folder() -> Path:
-    """`$CONVATLAS_CACHE`, else `convatlas` where the system keeps caches."""
-    if os.environ.get("CONVATLAS_CACHE"):
-        return Path(os.environ["CONVATLAS_CACHE"]).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "convatlas"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors.torch import load
@@ -42,7 +42,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], record: dict[str
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that every tensor is aligned
     text = json.dumps(
-        {**record, "format": FORMAT, "sha256": {name: _digest(t) for name, t in tensors.items()}}, sort_keys=True
+        {**record, "format": FORMAT, "sha256": {name: digest(t) for name, t in tensors.items()}}, sort_keys=True
     )
     header: dict[str, Any] = {"__metadata__": {KEY: _sha256(text.encode()) + text}}
     end = 0
@@ -52,13 +52,8 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], record: dict[str
         header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
     encoded = _canonical(header).encode()
     encoded += b" " * (-len(encoded) % 8)
-
-    def fill(file: BinaryIO) -> None:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for name in order:
-            file.write(_bytes(tensors[name]))
-
-    return files.write_with(path, fill)
+    head = len(encoded).to_bytes(8, "little") + encoded
+    return files.write_pieces(path, [head, *(_bytes(tensors[name]) for name in order)])
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -74,8 +69,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} was not written by convatlas: it says nothing of its network, classes or preprocessing",
             "`convatlas import` makes a bundle of weights by others; if it is ours, it is damaged: get it again",
         )
-    digest, text = sealed[:64], sealed[64:]
-    if _sha256(text.encode()) != digest:
+    seal, text = sealed[:64], sealed[64:]
+    if _sha256(text.encode()) != seal:
         raise WeightsError("C4", f"{path}: its record fails its checksum", REFETCH)
     try:
         record = json.loads(text)
@@ -85,7 +80,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if newer:
         raise WeightsError("C10", f"{path} has format {record['format']}, newer than {FORMAT}", "update convatlas")
     for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or _digest(tensors[name]) != expected.get(name):
+        if name not in tensors or digest(tensors[name]) != expected.get(name):
             raise WeightsError("C4", f"{path}: tensor {name!r} fails its checksum", REFETCH)
     return tensors, record
 
@@ -95,7 +90,7 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe or device might never end
             raise WeightsError("C8", f"{path} is not a regular file", "check the path")
-        return Path(path).read_bytes()
+        return files.patiently(Path(path).read_bytes)
     except FileNotFoundError:
         raise WeightsError("C8", f"there is no file {path}", "check the path") from None
     except OSError as error:
@@ -135,7 +130,8 @@ def _canonical(header: dict[str, Any]) -> str:
     return json.dumps(header, ensure_ascii=False, separators=(",", ":"))
 
 
-def _digest(tensor: Tensor) -> str:
+def digest(tensor: Tensor) -> str:
+    """The sha256 of a contiguous tensor's type, shape and bytes."""
     return _sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode(), _bytes(tensor))
 
 

@@ -1,0 +1,159 @@
+"""What is in a data set, found by reading every image once, one at a time."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .check import BadFile, bad_file
+from .copies import SMALLEST, equal, likeness, near
+from .decode import detect, is_animated, is_turned
+from .images import Images, Progress, for_each
+from .splits import PARTS, Source, split
+
+SEEN = np.dtype(
+    [
+        ("height", "u4"),  # px
+        ("width", "u4"),
+        ("format", "U8"),
+        ("grey", "?"),
+        ("animated", "?"),
+        ("turned", "?"),
+        ("mean", "f4", 3),  # of each channel, 0..1
+        ("square", "f4", 3),  # mean square
+        ("file", "u1", 32),  # SHA-256 of the content
+        ("pixels", "u1", 32),  # SHA-256 of the pixels and their shape
+        ("likeness", "u1", 32),
+    ]
+)
+"""What is kept of an image: 230 bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """A data set that has been looked at.
+
+    source: as it was found
+    images: the good ones of it
+    seen: `SEEN` for each of them
+    part: for each of them a place in `PARTS`
+    how: where the parts come from
+    refusal: why there can be no parts; all images then count as train if none are given
+    bad: the files that can't be read
+    copies: images of the same pixels, by index
+    lookalikes: images that look the same but are not copies of each other, by index
+    """
+
+    source: Source
+    images: Images
+    seen: np.ndarray
+    part: np.ndarray
+    how: str
+    refusal: DataError | None
+    bad: tuple[BadFile, ...]
+    copies: list[list[int]]
+    lookalikes: list[list[int]]
+
+    def counts(self) -> np.ndarray:
+        """(classes, parts): how many good images."""
+        table = np.zeros((len(self.images.classes), len(PARTS)), int)
+        np.add.at(table, (self.images.labels.numpy(), self.part), 1)
+        return table
+
+    def figures(self) -> dict[str, Any]:
+        """JSON-able: sizes, colours, formats.  Every image weighs the same in mean and standard deviation."""
+        if not len(self.seen):
+            return {}
+        height, width = self.seen["height"].astype(int), self.seen["width"].astype(int)
+        mean = self.seen["mean"].mean(0, dtype=float)
+        std = np.sqrt(np.maximum(self.seen["square"].mean(0, dtype=float) - mean**2, 0))
+        return {
+            "height": _spread(height),
+            "width": _spread(width),
+            "shorter_side": _spread(np.minimum(height, width)),
+            "aspect_ratio": _spread(width / height),
+            "formats": dict(Counter(self.seen["format"].tolist()).most_common()),
+            "grey": int(self.seen["grey"].sum()),
+            "animated": int(self.seen["animated"].sum()),
+            "turned": int(self.seen["turned"].sum()),
+            "mean": mean.round(4).tolist(),
+            "std": std.round(4).tolist(),
+        }
+
+
+def inspect(source: Source, progress: Progress | None = None) -> Inspection:
+    """Read every image of a data set once.  Bad files are left out and listed."""
+    every = source.images
+    seen = np.zeros(len(every), SEEN)
+    errors: dict[int, DataError] = {}
+
+    def visit(index: int) -> None:
+        try:
+            seen[index] = look(every.read(index), every.content and every.content(index))
+        except DataError as error:
+            errors[index] = error
+
+    for_each(len(every), visit, progress)
+    good = [index for index in range(len(every)) if index not in errors]
+    images, seen = every.subset(good), seen[good]
+    bad = tuple(bad_file(every, index, errors[index]) for index in sorted(errors))
+    part, how, refusal = _parts(source, images, bad)
+    copies = equal(seen["pixels"])
+    return Inspection(source, images, seen, part, how, refusal, bad, copies, _lookalikes(seen, copies))
+
+
+def look(pixels: Tensor, content: bytes | None) -> tuple:
+    """The `SEEN` of one image: uint8 (3, H, W), and its file if it has one."""
+    height, width = pixels.shape[1:]
+    shades = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels]).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    return (
+        height,
+        width,
+        "" if content is None else detect(content),
+        torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[0], pixels[2]),
+        content is not None and is_animated(content),
+        content is not None and is_turned(content),
+        (shades @ values / (height * width)).numpy(),
+        (shades @ values.square() / (height * width)).numpy(),
+        _digest(content or b""),
+        _digest(np.ascontiguousarray(pixels.numpy()), f"{height}x{width}".encode()),
+        likeness(pixels),
+    )
+
+
+def _digest(*pieces: bytes | np.ndarray) -> np.ndarray:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _parts(source: Source, images: Images, bad: tuple[BadFile, ...]) -> tuple[np.ndarray, str, DataError | None]:
+    """The part of each image: as training with the default seed would have them, else as given."""
+    try:
+        splits = split(source, images, 0, bad)
+    except DataError as error:
+        given, how, refusal = source.parts or {}, "the parts as given" if source.parts else "not cut into parts", error
+    else:
+        given, how, refusal = {part: getattr(splits, part).names for part in PARTS}, splits.how, None
+    part_of = {name: PARTS.index(part) for part, names in given.items() for name in names}
+    return np.array([part_of.get(name, 0) for name in images.names], np.int8), how, refusal
+
+
+def _lookalikes(seen: np.ndarray, copies: list[list[int]]) -> list[list[int]]:
+    """Of copies the first stands for all."""
+    others = {index for group in copies for index in group[1:]}
+    large = np.flatnonzero(np.minimum(seen["height"], seen["width"]) >= SMALLEST)
+    chosen = np.array([index for index in large.tolist() if index not in others], int)
+    return [chosen[group].tolist() for group in near(seen["likeness"][chosen])]
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    low, median, high = np.quantile(values, (0, 0.5, 1)).round(3).tolist()
+    return {"min": low, "median": median, "max": high}
