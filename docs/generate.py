@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 IMAGES = ROOT / "docs" / "images"
 QUANTITIES = {"params": "parameters", "macs": "MACs"}
-COMMANDS = ("list", "show", "audit", "train", "eval", "predict", "import", "export", "report")
+COMMANDS = ("list", "show", "audit", "recipes", "train", "eval", "predict", "import", "export", "report")
 
 
 def networks() -> str:
@@ -127,6 +127,35 @@ def parity() -> str:
     return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in notes.items())])
 
 
+def recipes() -> str:
+    from convatlas.train.builtin import about, builtin
+    from convatlas.train.recipe import Recipe
+
+    lines = [
+        "| recipe | for | epochs | batch | update | rate | source | evidence |",
+        "|---|---|---:|---:|---|---:|---|---|",
+    ]
+    for name in builtin():
+        recipe, head = Recipe.load(name), about(name)
+        networks = ", ".join(f"`{pattern}`" for pattern in head["Networks"].split(", "))
+        cells = (f"`{name}`", networks, recipe.epochs, recipe.batch, recipe.optimizer, recipe.lr, head["Source"])
+        lines.append("| " + " | ".join(map(str, (*cells, head["Evidence"].rstrip(".")))) + " |")
+    return "\n".join(lines)
+
+
+def fields() -> str:
+    """The fields of a recipe."""
+    from dataclasses import fields
+
+    from convatlas.train.recipe import Recipe
+
+    lines = ["| field | default | what it is |", "|---|---|---|"]
+    for f in fields(Recipe):
+        allowed = f"; one of {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else ""
+        lines.append(f"| `{f.name}` | {json.dumps(f.default)} | {f.metadata['help']}{allowed} |")
+    return "\n".join(lines)
+
+
 def commands() -> str:
     os.environ["COLUMNS"] = "100"
     from convatlas.cli import build_parser
@@ -138,7 +167,7 @@ def commands() -> str:
 
 
 GENERATORS: dict[str, Callable[..., str]] = {
-    f.__name__: f for f in (networks, variants, block, verdicts, results, parity, commands)
+    f.__name__: f for f in (networks, variants, block, verdicts, results, parity, recipes, fields, commands)
 }
 BESIDE: dict[Path, str] = {}  # other files that the generators write: diagrams, and the table behind `convatlas list`
 

@@ -83,6 +83,24 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     assert path.read_bytes() == b"new content"
 
 
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_success(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        content = not stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        events.append(f"content {os.fstat(descriptor).st_size}" if content else "folder")
+        fsync(descriptor)
+
+    def renamed(source, target):
+        events.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_bytes(tmp_path / "file", b"content")
+    assert events == ["content 7", "name", "folder"]
+
+
 @pytest.mark.parametrize("error", [ValueError("ours"), KeyboardInterrupt()], ids=repr)
 def test_a_writer_that_is_interrupted_leaves_the_old_file_and_no_litter(tmp_path, error):
     path = write_bytes(tmp_path / "file", b"old")

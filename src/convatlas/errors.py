@@ -49,6 +49,12 @@ class ResourceError(ConvatlasError):
     exit_code = 6
 
 
+class DistributedError(ConvatlasError):
+    """A process of the job was lost, hangs, or differs from the others."""
+
+    exit_code = 7
+
+
 class StoppedError(ConvatlasError):
     """Stopped by a signal after saving: exit code 128 + signal number."""
 

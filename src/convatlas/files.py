@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,8 +25,8 @@ MIB = 1 << 20
 T = TypeVar("T")
 
 
-def write_pieces(path: str | os.PathLike, pieces: Sequence[bytes | memoryview]) -> Path:
-    """Create or replace `path` by the bytes of the pieces.
+def write_pieces(path: str | os.PathLike, pieces: Iterable[bytes | memoryview]) -> Path:
+    """Create or replace `path` by the bytes of the pieces, which must come out the same as often as they are asked for.
 
     Raises ResourceError; `path` is then the old file or, if it failed after the rename, the whole new one.
     """
@@ -98,7 +98,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         _reach("open")
@@ -132,7 +132,7 @@ def _sync_directory(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _reread(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+def _reread(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -2,6 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_parts_in_shards(tmp_path, write, png):
     write(tmp_path / "d/train-00001-of-00002.parquet", [1, 2], first=10)
     write(tmp_path / "d/train-00000-of-00002.parquet", [0, 1, 2], first=0)
     source = read_parquet(tmp_path / "d")
-    assert source.parts == {"train": [f"train/{row}" for row in range(5)], "test": ["test/0"]}
+    assert source.parts == {"train": tuple(f"train/{row}" for row in range(5)), "test": ("test/0",)}
     assert source.images.labels.tolist() == [0, 1, 2, 1, 2, 1]
     for index, seed in enumerate([0, 1, 2, 10, 11, 30]):
         assert torch.equal(source.images[index][0], decode(png(seed)))
@@ -144,6 +145,33 @@ def test_row_groups_are_held_up_to_a_limit(tmp_path, write, png, monkeypatch):
         images[row]
         assert sum(held.nbytes for held in images.content.held.values()) <= 2.5 * group
     assert list(images.content.held) == [4, 5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it asks Linux for the open files")
+def test_few_files_are_open_at_the_same_time(tmp_path, write, png, monkeypatch):
+    for number in range(6):
+        write(tmp_path / f"d/{number}.parquet", [number % 2] * 3, first=10 * number)
+    monkeypatch.setattr(parquet, "_OPEN", 2)
+    monkeypatch.setattr(parquet, "_HELD_BYTES", 0)
+    images = read_parquet(tmp_path / "d").images
+    opened = Path("/proc/self/fd")
+    before = len(list(opened.iterdir()))
+    for row in [0, 17, 5, 8, 11, 14, 2, 17]:
+        assert images.content(row) == png(10 * (row // 3) + row % 3)
+        assert len(list(opened.iterdir())) <= before + 2
+
+
+def test_what_lies_together_is_a_block(tmp_path, write, monkeypatch):
+    write(tmp_path / "d/train-0.parquet", [0, 1, 0, 1, 0], row_group_size=2)
+    write(tmp_path / "d/train-1.parquet", [0, 1, 0], row_group_size=2)
+    assert read_parquet(tmp_path / "d").images.blocks is None  # all of it fits into memory
+    group = pq.ParquetFile(tmp_path / "d/train-0.parquet").metadata.row_group(0).total_byte_size
+    monkeypatch.setattr(parquet, "_HELD_BYTES", 3 * group)
+    images = read_parquet(tmp_path / "d").images
+    assert images.blocks.of.tolist() == [0, 0, 1, 1, 2, 3, 3, 4]
+    assert images.blocks.window in (2, 3)
+    monkeypatch.setattr(parquet, "_HELD_BYTES", 1)
+    assert read_parquet(tmp_path / "d").images.blocks.window == 1  # a row group is the least
 
 
 def test_images_cross_a_process_border(tmp_path, write, png):

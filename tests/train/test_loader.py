@@ -85,7 +85,7 @@ def test_the_processes_of_a_job_share_its_batches(size, count, batch, seed):
         assert min(sizes) >= 2 or size == 1
         assert sum(sizes) == job.images_in(step)
     if per_epoch == alone.steps_per_epoch:  # else the last batch is too small for all of them
-        assert [sum(shares, []) for shares in together] == list(alone)
+        assert [[place for share in shares for place in share] for shares in together] == list(alone)
     left = count - sum(len(places) for shares in together[:per_epoch] for places in shares)
     assert left < 2 * size
 
@@ -184,8 +184,8 @@ def test_what_goes_wrong_with_an_image_is_raised_as_it_is(workers):
 
     given = Images(("a",), torch.zeros(40, dtype=torch.int64), tuple(map(str, range(40))), read)
     order, seen = Order(40, 7, 0, 0, 6), []
+    reading = train_batches(given, build_augment(Recipe(), PRE), SIDE, order, workers)
     with pytest.raises(DataError, match=r"error\[D15\]: 11.png: no such file. Remedy: restore it"):
-        for _, _, indices in train_batches(given, build_augment(Recipe(), PRE), SIDE, order, workers):
-            seen.append(indices.tolist())
+        seen.extend(indices.tolist() for _, _, indices in reading)
     wanted = [[index for _, index in step] for step in order]
     assert seen == wanted[: next(n for n, step in enumerate(wanted) if 11 in step)]

@@ -93,7 +93,7 @@ def children() -> list[int]:
     ids=["kill", "crash", "exit", "pipe", "sleep"],
 )
 def test_a_lost_worker_is_named_and_replaced_once(tmp_path, undisturbed, disturb, timeout, told):
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="data worker") as warned:
         assert read_all(Disturbed(tmp_path, disturb, 1), 2, timeout) == undisturbed
     assert len(warned) == 1
     message = str(warned[0].message)
@@ -102,7 +102,7 @@ def test_a_lost_worker_is_named_and_replaced_once(tmp_path, undisturbed, disturb
     assert "new ones go on at step " in message
     again = tmp_path / "again"
     again.mkdir()
-    with pytest.warns(UserWarning), pytest.raises(ResourceError) as caught:
+    with pytest.warns(UserWarning, match="data worker"), pytest.raises(ResourceError) as caught:
         read_all(Disturbed(again, disturb, 2), 2, timeout)
     assert told in caught.value.what
     assert caught.value.id == ("T5" if timeout < 1 else "T4")
@@ -112,16 +112,16 @@ def test_a_lost_worker_is_named_and_replaced_once(tmp_path, undisturbed, disturb
 
 
 def test_a_worker_that_is_killed_between_steps_disturbs_no_step(undisturbed):  # torch's raises in the middle of one
-    found = []
+    def step(number, batch) -> bytes:
+        if number == 4:
+            os.kill(children()[0], signal.SIGKILL)
+            deadline = time.monotonic() + 0.3
+            while time.monotonic() < deadline:  # the signal of its death comes meanwhile
+                pass
+        return b"".join(t.numpy().tobytes() for t in batch)
+
     with pytest.warns(UserWarning, match="killed by signal 9 while "):
-        for number, batch in enumerate(batches()):
-            if number == 4:
-                os.kill(children()[0], signal.SIGKILL)
-                deadline = time.monotonic() + 0.3
-                while time.monotonic() < deadline:  # a step, as long as the signal of its death needs to come
-                    pass
-            found.append(b"".join(t.numpy().tobytes() for t in batch))
-    assert found == undisturbed
+        assert [step(number, batch) for number, batch in enumerate(batches())] == undisturbed
 
 
 def test_a_slow_worker_is_not_taken_for_a_hung_one(undisturbed):

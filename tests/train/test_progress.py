@@ -2,13 +2,15 @@
 
 import io
 import shutil
+import warnings
+from contextlib import nullcontext
 
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convatlas.train.loop import train
-from convatlas.train.progress import Bar, Reading
+from convatlas.train.progress import Bar, Reading, noted_warnings
 from convatlas.train.run import Run
 
 from tiny import same, task
@@ -59,9 +61,10 @@ def test_a_run_that_goes_on_says_so_and_notes_what_it_passed_over(tmp_path):
     _, printed = run(tmp_path)
     assert f"{newest} is not a whole safetensors file" in printed.replace("\n", " ")
     assert "going on at step 10 of 15" in printed
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == [1, 2, 3]  # the third of the second time
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_a_tensorboard_folder_that_is_blocked_costs_a_warning_and_nothing_else(tmp_path, after):
     board = tmp_path / "run/tensorboard"
@@ -73,11 +76,20 @@ def test_a_tensorboard_folder_that_is_blocked_costs_a_warning_and_nothing_else(t
 
     if after == 0:
         block()
-    bundle, printed = run(tmp_path / "run", after, block)
+    lost = pytest.warns(UserWarning, match="TensorBoard's log is given up: ") if after < 3 else nullcontext()
+    with lost as warned:
+        bundle, printed = run(tmp_path / "run", after, block)
+    assert warned is None or len(warned) == 1
     assert same(bundle.weights, run(tmp_path / "undisturbed")[0].weights)
     assert printed.count("epoch ") == 3
-    assert printed.count("TensorBoard's log is given up: ") == (after < 3)
     assert board.read_text() == "in the way"
+
+
+def test_warnings_are_noted_and_shown():
+    with pytest.warns(UserWarning, match="two") as shown, noted_warnings() as noted:
+        warnings.warn("one", UserWarning, stacklevel=1)
+        warnings.warn("two", UserWarning, stacklevel=1)
+    assert noted == [str(warning.message) for warning in shown] == ["one", "two"]
 
 
 def test_reading_shows_and_clears_itself():

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from convatlas.errors import ConfigError
-from convatlas.train.recipe import MAX_BYTES, Recipe, builtin
+from convatlas.train.recipe import MAX_BYTES, Recipe, builtin, scaled
 
 AS_TOML = {True: "true", False: "false"}
 
@@ -35,7 +35,8 @@ def test_every_builtin_recipe_loads_by_name_by_path_and_as_toml(tmp_path, name):
     recipe = Recipe.load(name)
     values = yaml.safe_load(builtin()[name].read_text())
     assert values
-    assert all(getattr(recipe, key) == value for key, value in values.items())
+    for key, value in values.items():
+        assert getattr(recipe, key) == (tuple(value) if isinstance(value, list) else value)
     assert Recipe.load(builtin()[name]) == recipe
     toml = "".join(f"{key} = {AS_TOML[v] if isinstance(v, bool) else json.dumps(v)}\n" for key, v in values.items())
     assert tomllib.loads(toml) == values
@@ -44,12 +45,15 @@ def test_every_builtin_recipe_loads_by_name_by_path_and_as_toml(tmp_path, name):
 
 def test_yaml_and_toml_with_every_field_give_the_same_recipe(tmp_path):
     wanted = Recipe(
-        epochs=3, batch=7, optimizer="rmsprop_tf", lr=0.045, momentum=0.8, nesterov=False, weight_decay=1e-5,
-        decay_norm=True, schedule="step", warmup=0.5, milestones=(0.25, 0.5, 1), gamma=0.3, label_smoothing=0.2,
-        aux_weight=0.4, ema=0.9, clip=2.0, augment="photo", precision="bf16",
+        epochs=3, batch=7, accumulate=2, optimizer="rmsprop_tf", lr=0.045, momentum=0.8, nesterov=False, rho=0.8,
+        eps=0.1, weight_decay=1e-5, decay_norm=True, decay_depthwise=False, schedule="step", warmup=0.5, warmup_lr=0.01,
+        milestones=(0.25, 0.5, 1), gamma=0.3, every=2.5, patience=7, label_smoothing=0.2, class_weights="balanced",
+        aux_weight=0.4, ema=0.9, clip=2.0, freeze="stem stage1*", backbone_lr=0.1, augment="photo",
+        policy="randaugment", erasing=0.25, mixup=0.2, cutmix=1.0, precision="bf16",
     )  # fmt: skip
     default = Recipe()
-    assert all(getattr(wanted, f.name) != getattr(default, f.name) for f in fields(Recipe))
+    alike = [f.name for f in fields(Recipe) if getattr(wanted, f.name) == getattr(default, f.name)]
+    assert alike == ["polyak"]  # which does not go with ema
     values = json.loads(json.dumps(asdict(wanted)))
     toml = "".join(f"{key} = {AS_TOML[v] if isinstance(v, bool) else json.dumps(v)}\n" for key, v in values.items())
     assert Recipe.load(write(tmp_path, yaml.safe_dump(values))) == wanted
@@ -74,6 +78,45 @@ def test_replaced_fields_are_checked():
     assert Recipe().replaced(lr=0.3, epochs=2) == Recipe(lr=0.3, epochs=2)
     with pytest.raises(ConfigError, match=r"error\[L2\]: lr = -1 is out of range. Remedy: at least 0"):
         Recipe().replaced(lr=-1)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [({"ema": 0.9, "polyak": 0.1}, "ema = 0.9 and polyak = 0.1"), ({"batch": 4, "accumulate": 5}, "a batch of 4")],
+)
+def test_values_that_exclude_each_other_are_refused(values, what):
+    with pytest.raises(ConfigError, match=rf"error\[L4\]: {what}"):
+        Recipe(**values)
+
+
+# --- a batch of another size ---
+
+PEAK = Recipe(lr=0.1, batch=128)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lr", "note"),
+    [
+        ({}, 0.1, None),
+        ({"epochs": 3}, 0.1, None),
+        ({"batch": 128}, 0.1, None),
+        ({"batch": 512}, 0.4, "0.1 at batch 128, scaled linearly"),
+        ({"batch": 32}, 0.025, "0.1 at batch 128, scaled linearly"),
+        ({"batch": 512, "lr": 0.3}, 0.3, None),
+        ({"batch": 512, "lr": 0.1}, 0.1, None),
+    ],
+)
+def test_the_rate_follows_a_batch_that_is_given_alone(overrides, lr, note):
+    recipe, said = scaled(PEAK, overrides)
+    assert recipe == PEAK.replaced(**{**overrides, "lr": lr})
+    assert said == note
+
+
+def test_the_rate_of_the_warm_up_follows_too_unless_it_is_given():
+    constant = PEAK.replaced(warmup_lr=0.01)
+    assert scaled(constant, {"batch": 256})[0] == constant.replaced(batch=256, lr=0.2, warmup_lr=0.02)
+    assert scaled(constant, {"batch": 256, "warmup_lr": 0.05})[0].warmup_lr == 0.05
+    assert scaled(constant, {"batch": 256, "lr": 0.1})[0].warmup_lr == 0.01
 
 
 @pytest.mark.parametrize("name", ["nothere.yaml", "digit", "."])
@@ -137,15 +180,25 @@ WRONG = [
     ("ema", "1.0", "at most 0.99999"),
     ("nesterov", "1", "give true or false"),
     ("nesterov", "'yes'", "give true or false"),
-    ("optimizer", "sdg", "one of sgd, adamw, rmsprop_tf"),
-    ("optimizer", "[sgd]", "one of sgd, adamw, rmsprop_tf"),
-    ("optimizer", "1", "one of sgd, adamw, rmsprop_tf"),
+    ("optimizer", "sdg", "one of sgd, sgd_caffe, adamw, rmsprop_tf"),
+    ("optimizer", "[sgd]", "one of sgd, sgd_caffe, adamw, rmsprop_tf"),
+    ("optimizer", "1", "one of sgd, sgd_caffe, adamw, rmsprop_tf"),
     ("augment", "null", "one of none, digits, small, photo"),
     ("milestones", "0.5", "give numbers as in [0.5, 0.75]"),
     ("milestones", "'0.5'", "give numbers as in [0.5, 0.75]"),
     ("milestones", "[0.5, x]", "give one as in"),
     ("milestones", "[0.5, [0.6]]", "give one as in"),
     ("milestones", "[0.5, 1.5]", "at most 1"),
+    ("freeze", "7", "give a text"),
+    ("freeze", "[stem]", "give a text"),
+    ("freeze", "null", "give a text"),
+    ("class_weights", "true", "one of none, balanced"),
+    ("policy", "autoaugment", "one of none, trivialaugment, randaugment"),
+    ("erasing", "1.1", "at most 1"),
+    ("accumulate", "0", "at least 1"),
+    ("every", "0", "at least 0.01"),
+    ("patience", "0", "at least 1"),
+    ("polyak", "-0.1", "at least 0"),
 ]
 
 

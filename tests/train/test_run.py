@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,6 +37,8 @@ def test_a_new_run_notes_what_it_is_a_run_of(tmp_path):
     assert record["network"] == {"name": "a", "depths": [1, 2]}
     assert record["command"] == "train"
     assert record["environment"]["torch"] == torch.__version__
+    assert names(run.folder) == ["lock", "run.json"]
+    run.close()
     assert names(run.folder) == ["run.json"]
 
 
@@ -123,6 +127,17 @@ def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     Run("~/run").open(CONFIG, {})
     assert (tmp_path / "run/run.json").exists()
+
+
+def test_what_a_killed_run_left_is_swept(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "samples").mkdir()
+    for name in ("probe", f".log.csv.{dead.pid}-0123abcd.part", f"samples/.0.png.{dead.pid}-0123abcd.part"):
+        (tmp_path / name).touch()
+    Run(tmp_path).open(CONFIG, {})
+    assert names(tmp_path) == ["lock", "run.json", "samples"]
+    assert names(tmp_path / "samples") == []
 
 
 # --- logs ---

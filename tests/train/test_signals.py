@@ -12,59 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from convatlas.train.run import png
-
+from commands import ENVIRONMENT, differences, serving, wait_for, write_pictures
 from tiny import images
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 RECIPE = ["--network", "resnet20", "--recipe", "small", "--epochs", "4", "--batch", "8", "--threads", "1"]
-
-
-class Server:
-    """Starts commands, one at a time, through `fork_server.py`."""
-
-    def __init__(self):
-        script = Path(__file__).with_name("fork_server.py")
-        self.process = subprocess.Popen(
-            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-        )
-        assert self.process.stdout.readline().startswith("ready")
-
-    def start(self, argv, output: Path, memory: int | None = None) -> int:
-        """The process's id."""
-        job = {"argv": [str(word) for word in argv], "output": str(output), "memory": memory}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def wait(self) -> int:
-        """The exit code, or minus the number of the signal that killed it."""
-        return int(self.process.stdout.readline())
-
-    def run(self, argv, output: Path, **more) -> int:
-        """Start and wait."""
-        self.start(argv, output, **more)
-        return self.wait()
 
 
 @pytest.fixture(scope="module")
 def server():
-    server = Server()
-    yield server
-    server.process.communicate()
-    assert server.process.returncode == 0
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """A folder of pictures in three classes."""
-    folder, pictures = tmp_path_factory.mktemp("pictures"), images(96, 0)
-    for index in range(len(pictures)):
-        pixels, label = pictures[index]
-        path = folder / pictures.classes[label] / f"{index}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png(pixels))
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("pictures"), images(96, 0))
 
 
 def command(data: Path, out: Path, *more) -> list:
@@ -78,23 +41,6 @@ def undisturbed(server, data, tmp_path_factory) -> tuple[Path, float]:
     started = time.monotonic()
     assert server.run(command(data, folder / "run"), folder / "output") == 0, (folder / "output").read_text()
     return folder / "run", time.monotonic() - started
-
-
-def assert_same_run(folder: Path, expected: Path) -> None:
-    for name in ("model.safetensors", "best.safetensors", "log.csv", "log.jsonl", "test.jsonl", "split.json"):
-        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
-    result, wanted = (json.loads((f / "result.json").read_text()) for f in (folder, expected))
-    assert {k: v for k, v in result.items() if k not in ("command", "train_seconds")} == {
-        k: v for k, v in wanted.items() if k not in ("command", "train_seconds")
-    }
-    assert {p.name for p in folder.iterdir()} == {p.name for p in expected.iterdir()}  # so no torn files either
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +63,7 @@ def test_one_signal_saves_and_the_same_command_goes_on(tmp_path, server, data, u
     assert "Traceback" not in printed
     assert server.run(command(data, run), output) == 0, output.read_text()
     assert "going on at step " in output.read_text()
-    assert_same_run(run, undisturbed[0])
+    assert differences(run, undisturbed[0]) == []
 
 
 def test_the_installed_command_does_the_same(tmp_path, server, data, undisturbed):
@@ -134,7 +80,7 @@ def test_the_installed_command_does_the_same(tmp_path, server, data, undisturbed
     assert printed == ""
     assert errors.splitlines()[-1].startswith("error[T2]: stopped by signal 15")
     assert server.run(command(data, run), tmp_path / "output") == 0
-    assert_same_run(run, undisturbed[0])
+    assert differences(run, undisturbed[0]) == []
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path, server, data, undisturbed):
@@ -147,24 +93,32 @@ def test_a_second_signal_ends_it_at_once(tmp_path, server, data, undisturbed):
     assert "error[T2]" not in output.read_text()
     assert not (run / "model.safetensors").exists()
     assert server.run(command(data, run), output) == 0, output.read_text()
-    assert_same_run(run, undisturbed[0])
+    assert differences(run, undisturbed[0]) == []
 
 
-def test_killed_at_any_moment_the_same_command_goes_on(tmp_path, server, data, undisturbed):
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    moments, kills = random.Random(seed), 0
-    for attempt in range(6):
-        run = tmp_path / f"run{attempt // 3}"
-        pid = server.start(command(data, run, "--workers", moments.choice((0, 2))), tmp_path / "output")
-        time.sleep(moments.uniform(0, 0.8) * undisturbed[1])
-        with contextlib.suppress(ProcessLookupError):  # it was quicker
-            os.killpg(pid, signal.SIGKILL)
-        kills += server.wait() == -signal.SIGKILL
-    assert kills > 2
-    for run in (tmp_path / "run0", tmp_path / "run1"):
-        assert server.run(command(data, run), tmp_path / "output") == 0, (tmp_path / "output").read_text()
-        assert_same_run(run, undisturbed[0])
+@pytest.mark.parametrize("moments", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_stopped_at_any_moment_it_ends_within_seconds_and_the_same_command_goes_on(
+    tmp_path, server, data, undisturbed, moments
+):
+    chance, stops = random.Random(moments), 0
+    run, output = tmp_path / "run0", tmp_path / "output"
+    while stops < moments:
+        pid = server.start(command(data, run, "--workers", chance.choice((0, 2)), "--save-every", 0.1), output)
+        time.sleep(chance.uniform(0, 0.8) * undisturbed[1])
+        sent, numbers = time.monotonic(), chance.choices((signal.SIGINT, signal.SIGTERM), k=chance.choice((1, 1, 2)))
+        for number in numbers:  # the second one ends it at once
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        code = server.wait()
+        assert time.monotonic() - sent < 10
+        assert code in (0, 130, 143), output.read_text()
+        assert "Traceback" not in output.read_text()
+        stops += code != 0
+        if code == 0:
+            assert differences(run, undisturbed[0]) == []
+            run = tmp_path / f"run{stops}"
+    assert server.run(command(data, run), output) == 0, output.read_text()
+    assert differences(run, undisturbed[0]) == []
 
 
 @pytest.mark.parametrize("megabytes", [100, 300, 900])
@@ -176,13 +130,43 @@ def test_without_memory_the_error_names_the_batch(tmp_path, server, data, megaby
     assert "Traceback" not in printed
 
 
-def test_a_worker_that_dies_ends_it_with_a_remedy_and_the_same_command_goes_on(tmp_path, server, data, undisturbed):
+def test_a_worker_that_dies_is_replaced_once(tmp_path, server, data, undisturbed):  # T4
     run, output = tmp_path / "run", tmp_path / "output"
     pid = server.start(command(data, run, "--workers", 2), output)
     wait_for(run / "log.csv")
-    os.kill(int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]), signal.SIGKILL)
+    kill_a_worker(pid)
+    assert server.wait() == 0, output.read_text()
+    assert output.read_text().count("warning: data worker ") == 1
+    assert " was killed by signal 9 while " in output.read_text()
+    assert differences(run, undisturbed[0]) == []
+    assert any(
+        "was killed by signal 9" in warning for warning in json.loads((run / "result.json").read_text())["warnings"]
+    )
+
+
+def test_the_second_worker_that_dies_ends_it_and_the_same_command_goes_on(tmp_path, server, data, undisturbed):  # T4
+    run, output = tmp_path / "run", tmp_path / "output"
+    pid = server.start(command(data, run, "--workers", 2), output)
+    wait_for(run / "log.csv")
+    first = kill_a_worker(pid)
+    while first in workers(pid) or len(workers(pid)) < 2:
+        time.sleep(0.01)
+    kill_a_worker(pid)
     assert server.wait() == 6
-    assert "error[T4]: a process that reads images has died" in output.read_text()
+    last = output.read_text().splitlines()[-1]
+    assert last.startswith("error[T4]: data worker ")
+    assert " was killed by signal 9 while " in last
+    assert "Remedy: fewer --workers or smaller --max-pixels" in last
     assert "Traceback" not in output.read_text()
     assert server.run(command(data, run), output) == 0, output.read_text()
-    assert_same_run(run, undisturbed[0])
+    assert differences(run, undisturbed[0]) == []
+
+
+def workers(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def kill_a_worker(pid: int) -> int:
+    worker = workers(pid)[0]
+    os.kill(worker, signal.SIGKILL)
+    return worker

@@ -1,10 +1,14 @@
-"""What the commands share: declaring one, printing a table, printing JSON."""
+"""What the commands share: declaring one, running it, printing a table, printing JSON."""
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from ..errors import ConvatlasError
 
 Commands = Any  # argparse does not name what add_subparsers returns
 
@@ -13,12 +17,34 @@ def command(
     commands: Commands, run: Callable[[argparse.Namespace], int | None], help: str, *, json: bool = False
 ) -> argparse.ArgumentParser:
     """Declare the command that is called like the function `run`, with `--json` if it can print that."""
-    name = run.__name__.removesuffix("_")
+    name = run.__name__.removesuffix("_").replace("_", "-")
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(run=run)
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was parsed; the exit code, as listed in `convatlas.errors`."""
+    warnings.showwarning = show_warning
+    try:
+        return args.run(args) or 0
+    except ConvatlasError as error:
+        if args.debug:
+            raise
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `convatlas list | head -1` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def show_warning(message: Warning | str, *where: object, **rest: object) -> None:
+    """A warning as one line, without the line of code that it comes from."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

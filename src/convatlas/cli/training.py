@@ -1,13 +1,15 @@
 """`train`, `eval` and `report`."""
 
 import argparse
+import os
 import shlex
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from .parts import Commands, command, print_json, print_table
+from .parts import Commands, command, print_json, print_table, run
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,6 +25,10 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--read-timeout", type=float, default=120, help="seconds that an image may take (default: 120)")
     parser.add_argument("--save-every", type=float, default=300, help="seconds between checkpoints (default: 300)")
     add_machine(parser)
+    processes = "train in so many processes of this machine (default: 1; with torchrun: its own)"
+    parser.add_argument("--processes", type=int, default=1, help=processes)
+    silence = "seconds after which a silent process of several counts as lost (default: 60)"
+    parser.add_argument("--timeout", type=float, default=60, help=silence)
     add_recipe(parser)
     parser = command(commands, eval_, "measure a trained network on images", json=True)
     parser.add_argument("model", help="a model.safetensors, or the folder of a run")
@@ -87,37 +93,58 @@ def opening(args: argparse.Namespace, console: Any) -> dict[str, Any]:
     }
 
 
-def set_up(args: argparse.Namespace) -> Any:
-    """Threads, and the console on standard error that progress and remarks go to."""
+def set_up(args: argparse.Namespace, *, shows: bool = True) -> Any:
+    """Threads, and the console on standard error that progress and remarks go to, if this process shows them."""
     import torch
     from rich.console import Console
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    from ..train.job import own_threads
+
+    threads = args.threads or own_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    if not shows:
+        warnings.simplefilter("ignore")
     wide = None if sys.stderr.isatty() else 200  # a log file has no width
-    return Console(stderr=True, width=wide, highlight=False)
+    return Console(stderr=True, width=wide, highlight=False, quiet=not shows)
 
 
-def train(args: argparse.Namespace) -> None:
-    """Choose what is not given, train, measure, report."""
-    from ..report import write_report
-    from ..train.fit import fit, pick_device, plan
-    from ..train.progress import Bar
-    from ..train.run import Run
+def train(args: argparse.Namespace) -> int | None:
+    """Choose what is not given, train, measure, report: here, as one process of a job, or in several started here."""
+    from ..train.fit import pick_device
+    from ..train.job import join, own_device
     from ..train.task import Machine
 
-    console = set_up(args)
+    device = own_device(pick_device(args.device))
+    if args.processes > 1 and "RANK" not in os.environ:
+        from ..train.launch import launch
+
+        return launch(run, args, args.processes, fork=device == "cpu" and sys.platform == "linux")
+    with join(device, args.timeout) as world:
+        machine = Machine(
+            device=device,
+            workers=args.workers,
+            save_every=args.save_every,
+            read_timeout=args.read_timeout,
+            world=world,
+        )
+        return train_on(machine, args)
+
+
+def train_on(machine: Any, args: argparse.Namespace) -> None:
+    """The part of this process; the leading one prints and writes the report."""
+    from ..report import write_report
+    from ..train.fit import fit, plan
+    from ..train.progress import Bar
+    from ..train.run import Run
+
+    leads = machine.world.leads
+    console = set_up(args, shows=leads)
     given = {name: value for name, value in vars(args).items() if name.startswith("recipe_") and value is not None}
     overrides = {
         name.removeprefix("recipe_"): tuple(value) if isinstance(value, list) else value
         for name, value in given.items()
     }
-    machine = Machine(
-        device=pick_device(args.device),
-        workers=args.workers,
-        save_every=args.save_every,
-        read_timeout=args.read_timeout,
-    )
     planned = plan(
         args.data,
         network=args.network,
@@ -139,12 +166,14 @@ def train(args: argparse.Namespace) -> None:
     console.print(f"batches of {batch_in_parts(recipe, machine.world.size)}, lr {recipe.lr:g}{scaling}")
 
     folder = Path(args.out or f"runs/{splits.name}-{arch.name}-{args.seed}").expanduser()
-    bar = Bar(console, folder)
+    bar = Bar(console, folder if leads else None)
     command = shlex.join(["convatlas", *sys.argv[1:]])
     try:
         result = fit(planned, Run(folder), bar, machine, command=command)
     finally:
         bar.end()
+    if not leads:
+        return None
     page = write_report(folder)
     if args.json:
         return print_json(result)

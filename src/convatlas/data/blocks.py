@@ -1,5 +1,6 @@
 """Which images lie together in storage, and an order of training that keeps near what is near."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,14 @@ class Blocks:
 
     of: Tensor
     window: int
+
+    @classmethod
+    def of_sizes(cls, blocks: Sequence[tuple[int, int]], held_bytes: int) -> "Blocks | None":
+        """Blocks of so many (images, bytes), one after another; None if all of them fit `held_bytes`."""
+        images, sizes = np.array(blocks, np.int64).reshape(-1, 2).T
+        if sizes.sum() <= held_bytes:
+            return None
+        return cls(torch.from_numpy(np.arange(len(images)).repeat(images)), max(1, held_bytes // int(sizes.max())))
 
     def subset(self, places: np.ndarray) -> "Blocks":
         """The blocks of the images at `places`, int64 (m,)."""

@@ -67,6 +67,14 @@ def check(
     return store.hold(images).subset(good), bad, _animations(images, animated - errors.keys())
 
 
+def changes(images: Images) -> tuple[str, ...]:
+    """A warning if files are no longer what they were when they were first read, by this process."""
+    found = [index for index in range(len(images)) if images.changed and images.changed(index)]
+    if not found:
+        return ()
+    return (f"D15: {len(found)} files have changed since they were read (first: {shown(images.names[found[0]])})",)
+
+
 def _first_of(errors: dict[int, DataError]) -> DataError:
     first = errors[min(errors)]
     others = f" ... and {len(errors) - 1} more" if len(errors) > 1 else ""

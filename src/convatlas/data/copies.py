@@ -45,10 +45,11 @@ def near(hashes: np.ndarray, most: int = NEAR) -> list[list[int]]:
             starts = starts[keys[order[starts]] == keys[order[starts + distance]]]
             pairs = np.stack([order[starts], order[starts + distance]], 1)
             pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
-            different = np.unpackbits(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]], axis=1).sum(1)
+            first, second = hashes[pairs.T]
+            different = np.unpackbits(np.bitwise_xor(first, second), axis=1).sum(1)
             for pair in pairs[different <= most]:
-                first, second = sorted(group[pair])
-                group[group == second] = first
+                low, high = sorted(group[pair])
+                group[group == high] = low
     return _groups(group.tolist())
 
 

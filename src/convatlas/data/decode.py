@@ -140,17 +140,21 @@ def detect(source: bytes) -> str:
     return f"unknown data (it begins with {source[:8].hex(' ')})"
 
 
+def most_bytes(max_pixels: int) -> int:
+    """The longest file of an image: 16-bit RGBA without compression, and room for metadata."""
+    return 8 * max_pixels + (64 << 20)
+
+
 def read_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """The content of a regular file; a FIFO or device is never opened.
 
     Raises DataError: D3 not a regular file, D5 longer than any image of `max_pixels`, D14 not readable, D15 not there.
     """
-    max_bytes = 8 * max_pixels + (64 << 20)  # 16-bit RGBA without compression, and room for metadata
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DataError("D3", f"{shown(path)}: not a regular file", REMEDY)
-        if status.st_size > max_bytes:
+        if status.st_size > most_bytes(max_pixels):
             what = f"{shown(path)}: {status.st_size:,} bytes are more than an image of {max_pixels:,} px takes"
             raise DataError("D5", what, REMEDY)
         return path.read_bytes()

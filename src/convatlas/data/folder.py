@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+import warnings
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,8 +94,9 @@ def file_images(root: Path, classes: tuple[str, ...], files: Sequence[tuple[str,
 
 
 def _images(root: Path, classes: tuple[str, ...], labels: Tensor, names: Sequence[str], max_pixels: int) -> Images:
-    content = _Files(root, names, max_pixels)
-    return Images(classes, labels, names, Decoder(content, names, f"{root}/", max_pixels), content)
+    content = _Files(root, names, max_pixels, np.zeros((len(names), 2), np.int64))
+    read = Decoder(content, names, f"{root}/", max_pixels)
+    return Images(classes, labels, names, read, content, changed=content.changed)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -103,14 +105,38 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], name
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Files:
+    """Reads files, and warns once if one is no longer what it was when it was first read.
+
+    stamps: int64 (n, 2), what size (bytes) and time of change (ns) each file then had; 0 before that
+    """
+
     root: Path
     names: Sequence[str]
     max_pixels: int
+    stamps: np.ndarray
+    warned: bool = False
 
     def __call__(self, index: int) -> bytes:
-        return read_file(self.root / self.names[index], max_pixels=self.max_pixels)
+        content = read_file(self.root / self.names[index], max_pixels=self.max_pixels)
+        if not self.stamps[index].any():
+            self.stamps[index] = self._stamp(index)
+        elif not self.warned and self.changed(index):
+            self.warned = True
+            warnings.warn(f"D15: {shown(self.root / self.names[index])} has changed since it was read", stacklevel=2)
+        return content
+
+    def changed(self, index: int) -> bool:
+        """Whether a file that has been read is now another, or gone."""
+        return bool(self.stamps[index].any()) and self._stamp(index) != self.stamps[index].tolist()
+
+    def _stamp(self, index: int) -> list[int]:
+        try:
+            status = (self.root / self.names[index]).stat()
+        except OSError:
+            return [0, 0]
+        return [status.st_size, status.st_mtime_ns]
 
 
 def _given_parts(root: Path, folders: Sequence[str]) -> dict[str, str]:

@@ -33,6 +33,7 @@ class Images:
     read: image i as uint8 (3, H, W), always the same; it may be a view of shared memory, so do not write to it
     content: the file of image i as bytes; None where images are stored as pixels
     blocks: which images lie together; None where any order of reading is as good
+    changed: whether the file of image i is no longer what it was when it was first read; None where there are no files
     """
 
     classes: tuple[str, ...]
@@ -41,6 +42,7 @@ class Images:
     read: Callable[[int], Tensor]
     content: Callable[[int], bytes] | None = None
     blocks: Blocks | None = None
+    changed: Callable[[int], bool] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,6 +61,7 @@ class Images:
             read=_Chosen(self.read, places),
             content=self.content and _Chosen(self.content, places),
             blocks=self.blocks and self.blocks.subset(places),
+            changed=self.changed and _Chosen(self.changed, places),
         )
 
     def in_memory(self, limit_bytes: int = MEMORY_LIMIT, progress: Progress | None = None) -> "Images":

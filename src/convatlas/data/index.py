@@ -40,7 +40,7 @@ def save(key: dict[str, Any], index: Index) -> None:
     header += b" " * (-(_SEALED + 8 + len(header)) % 8)
     pieces: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header]
     for found in index.arrays.values():
-        content = memoryview(np.ascontiguousarray(found)).cast("B")
+        content = found.view(np.uint8).data
         pieces += [content, bytes(-len(content) % 8)]
     digest = hashlib.sha256()
     for piece in pieces:

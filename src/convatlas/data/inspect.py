@@ -14,7 +14,7 @@ from .check import BadFile, bad_file
 from .copies import SMALLEST, equal, likeness, near
 from .decode import detect, is_animated, is_turned
 from .images import Images, Progress, for_each
-from .splits import PARTS, Source, split
+from .splits import PARTS, Source, Splits, split
 
 SEEN = np.dtype(
     [
@@ -42,8 +42,8 @@ class Inspection:
     images: the good ones of it
     seen: `SEEN` for each of them
     part: for each of them a place in `PARTS`
-    how: where the parts come from
-    refusal: why there can be no parts; all images then count as train if none are given
+    splits: the parts that training with the default seed would have
+    refusal: why there are none; `part` is then as given, or train
     bad: the files that can't be read
     copies: images of the same pixels, by index
     lookalikes: images that look the same but are not copies of each other, by index
@@ -53,17 +53,29 @@ class Inspection:
     images: Images
     seen: np.ndarray
     part: np.ndarray
-    how: str
+    splits: Splits | None
     refusal: DataError | None
     bad: tuple[BadFile, ...]
     copies: list[list[int]]
     lookalikes: list[list[int]]
+
+    @property
+    def how(self) -> str:
+        """Where the parts come from."""
+        if self.splits is not None:
+            return self.splits.how
+        return "the parts are as given" if self.source.parts else "it cannot be cut into parts"
 
     def counts(self) -> np.ndarray:
         """(classes, parts): how many good images."""
         table = np.zeros((len(self.images.classes), len(PARTS)), int)
         np.add.at(table, (self.images.labels.numpy(), self.part), 1)
         return table
+
+    def checksums(self) -> dict[str, str]:
+        """By name, the SHA-256 of each file that can be read, good or bad."""
+        rows = zip(self.images.names, self.seen["file"], strict=True)
+        return {name: row.tobytes().hex() for name, row in rows} | {f.name: f.sha256 for f in self.bad if f.sha256}
 
     def figures(self) -> dict[str, Any]:
         """JSON-able: sizes, colours, formats.  Every image weighs the same in mean and standard deviation."""
@@ -102,9 +114,14 @@ def inspect(source: Source, progress: Progress | None = None) -> Inspection:
     good = [index for index in range(len(every)) if index not in errors]
     images, seen = every.subset(good), seen[good]
     bad = tuple(bad_file(every, index, errors[index]) for index in sorted(errors))
-    part, how, refusal = _parts(source, images, bad)
+    splits = refusal = None
+    try:
+        splits = split(source, images, 0, bad)
+    except DataError as error:
+        refusal = error
     copies = equal(seen["pixels"])
-    return Inspection(source, images, seen, part, how, refusal, bad, copies, _lookalikes(seen, copies))
+    part = _part(source, images, splits)
+    return Inspection(source, images, seen, part, splits, refusal, bad, copies, _lookalikes(seen, copies))
 
 
 def look(pixels: Tensor, content: bytes | None) -> tuple:
@@ -122,28 +139,22 @@ def look(pixels: Tensor, content: bytes | None) -> tuple:
         (shades @ values / (height * width)).numpy(),
         (shades @ values.square() / (height * width)).numpy(),
         _digest(content or b""),
-        _digest(np.ascontiguousarray(pixels.numpy()), f"{height}x{width}".encode()),
+        _digest(f"{height}x{width}".encode(), pixels.contiguous().numpy().data),
         likeness(pixels),
     )
 
 
-def _digest(*pieces: bytes | np.ndarray) -> np.ndarray:
+def _digest(*pieces: bytes | memoryview) -> np.ndarray:
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
     return np.frombuffer(digest.digest(), np.uint8)
 
 
-def _parts(source: Source, images: Images, bad: tuple[BadFile, ...]) -> tuple[np.ndarray, str, DataError | None]:
-    """The part of each image: as training with the default seed would have them, else as given."""
-    try:
-        splits = split(source, images, 0, bad)
-    except DataError as error:
-        given, how, refusal = source.parts or {}, "the parts as given" if source.parts else "not cut into parts", error
-    else:
-        given, how, refusal = {part: getattr(splits, part).names for part in PARTS}, splits.how, None
-    part_of = {name: PARTS.index(part) for part, names in given.items() for name in names}
-    return np.array([part_of.get(name, 0) for name in images.names], np.int8), how, refusal
+def _part(source: Source, images: Images, splits: Splits | None) -> np.ndarray:
+    names_of = {part: getattr(splits, part).names for part in PARTS} if splits else source.parts or {}
+    part_of = {name: PARTS.index(part) for part, names in names_of.items() for name in names}
+    return np.array([part_of.get(name, 0) for name in images.names], np.int8)
 
 
 def _lookalikes(seen: np.ndarray, copies: list[list[int]]) -> list[list[int]]:

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,19 +16,23 @@ from .splits import PARTS
 
 
 class Labels:
-    """Integers or strings as they are found, each different one held once."""
+    """Integers or strings as they are found.
 
-    def __init__(self):
-        self.numbers: dict[int | str, int] = {}
-        self._of = array("q")
+    numbers: those that differ, numbered as they come
+    of: the number of each
+    """
+
+    def __init__(self, stated: Iterable[int | str] = (), of: Iterable[int] = ()):
+        self.numbers = {label: number for number, label in enumerate(stated)}
+        self.of = array("q", of)
 
     def __len__(self) -> int:
-        return len(self._of)
+        return len(self.of)
 
     def add(self, labels: Iterable[int | str]) -> None:
         """Put them behind those that are there."""
         numbers = self.numbers
-        self._of.extend(numbers.setdefault(label, len(numbers)) for label in labels)
+        self.of.extend(numbers.setdefault(label, len(numbers)) for label in labels)
 
     def resolve(
         self, classes: Sequence[str] | None, known: int, where: Callable[[int], str]
@@ -38,20 +43,17 @@ class Labels:
         labels themselves, in natural order.
         Raises DataError D11, which calls the image `where(index)`, for a label that is no class.
         """
-        of = torch.tensor(self._of, dtype=torch.int64)
+        of, stated = np.array(self.of), list(self.numbers)
         if classes is None:
-            stated = list(self.numbers)
-            classes = sorted({str(stated[number]) for number in of[:known].unique().tolist()}, key=natural)
-            index = {label: classes.index(str(label)) for label in stated if str(label) in set(classes)}
-        else:
-            index = {name: place for place, name in enumerate(classes)} | {n: n for n in range(len(classes))}
-        of_number = torch.tensor([index.get(label, -1) for label in self.numbers], dtype=torch.int64)
-        labels = of_number[of]
-        for first in (labels < 0).nonzero()[:1].flatten().tolist():
-            label = list(self.numbers)[int(of[first])]
+            classes = sorted({str(stated[number]) for number in np.unique(of[:known])}, key=natural)
+            stated = [str(label) for label in stated]
+        place = {name: number for number, name in enumerate(classes)} | {n: n for n in range(len(classes))}
+        labels = np.array([place.get(label, -1) for label in stated], np.int64)[of]
+        for first in np.flatnonzero(labels < 0)[:1].tolist():
+            label = list(self.numbers)[of[first]]
             what = f"{where(first)} has the label {label!r}, which is none of the {len(classes)} classes"
             raise DataError("D11", what, "correct the label or the class names")
-        return tuple(classes), labels
+        return tuple(classes), torch.from_numpy(labels)
 
 
 def file_parts(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:

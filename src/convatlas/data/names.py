@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
 import numpy as np
 
@@ -22,9 +23,13 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends if self.chosen is None else self.chosen)
 
-    def __getitem__(self, index):  # type: ignore[override]  # int -> str, slice -> Names
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Names": ...
+    def __getitem__(self, index: int | slice) -> "str | Names":
         if isinstance(index, slice):
-            return self.take(range(len(self))[index])
+            return self.take(np.arange(len(self))[index])
         number = range(len(self))[index]
         if self.chosen is not None:
             number = int(self.chosen[number])
@@ -39,9 +44,8 @@ class Names(Sequence[str]):
             for begin, end in zip(starts.tolist(), self.ends[some].tolist(), strict=True):
                 yield self.text[begin:end].tobytes().decode("utf-8", "surrogateescape")
 
-    def take(self, indices: Sequence[int]) -> "Names":
-        """The names at `indices`, in that order; the buffer is shared."""
-        places = np.asarray(indices, dtype=np.int64)
+    def take(self, places: np.ndarray) -> "Names":
+        """The names at `places`, int64, in that order; the buffer is shared."""
         return Names(self.text, self.ends, places if self.chosen is None else self.chosen[places])
 
 
@@ -71,6 +75,6 @@ def unpack(text: np.ndarray, ends: np.ndarray) -> Sequence[str]:
     return tuple(names) if len(names) <= SMALL else names
 
 
-def chosen(names: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
-    """The names at `indices`, in that order."""
-    return names.take(indices) if isinstance(names, Names) else tuple(names[index] for index in indices)
+def chosen(names: Sequence[str], places: np.ndarray) -> Sequence[str]:
+    """The names at `places`, int64, in that order."""
+    return names.take(places) if isinstance(names, Names) else tuple(names[int(place)] for place in places)

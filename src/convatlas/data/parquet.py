@@ -1,28 +1,30 @@
 """Images in Parquet files: a column of encoded images and a column of labels."""
 
 import json
-import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import DataError, ResourceError
+from .blocks import Blocks
 from .decode import MAX_PIXELS, REMEDY, one_line, shown
-from .folder import PART_OF, natural
+from .folder import natural
 from .images import Decoder, Images
-from .splits import PARTS, Source
+from .labels import Labels, file_parts
+from .names import Gathered, unpack
+from .splits import Source
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 _HELD_BYTES = 256 << 20  # encoded images held: a small file whole, of a large one the row groups read last
+_OPEN = 16  # files open at the same time
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -45,55 +47,60 @@ def read_parquet(path: Path, *, max_pixels: int = MAX_PIXELS) -> Source:
     Face.  Without, they are the labels of train themselves, in natural order.
     Raises DataError D3 for what is no Parquet file, D11 for missing columns and for labels that are no class.
     """
-    parts = {part: [_open(file) for file in files] for part, files in _parts(path).items()}
-    labels = {part: [label for file in files for label in _labels(file)] for part, files in parts.items()}
-    names = {part: [f"{part}/{row}" for row in range(len(labels[part]))] for part in parts}
-    first = next(iter(parts))
-    classes = _class_names(parts[first][0])
-    if classes is None:
-        classes = tuple(sorted({str(label) for label in labels[first]}, key=natural))
-        labels = {part: [str(label) for label in labels[part]] for part in parts}
-    number = {name: index for index, name in enumerate(classes)} | {index: index for index in range(len(classes))}
-    every_label = [label for part in parts for label in labels[part]]
-    every_name = [name for part in parts for name in names[part]]
-    for label, name in zip(every_label, every_name, strict=True):
-        if label not in number:
-            what = f"{shown(path)}: {name} has the label {label!r}, which is none of the {len(classes)} classes"
-            raise DataError("D11", what, "correct the label or the class names")
+    files: list[_File] = []
+    labels, found, spans = Labels(), Gathered(), {}
+    for part, paths in file_parts(path, parquet_files(path)).items():
+        start = len(found)
+        for file in paths:
+            reader = _open(file)
+            files.append(_describe(file, reader))
+            labels.add(_labels(files[-1], reader))
+            found.add(f"{part}/{row}" for row in range(len(found) - start, len(labels) - start))
+        spans[part] = (start, len(found))
+    names = unpack(**found.arrays())
+    known = next(iter(spans.values()))[1]
+    classes, numbers = labels.resolve(files[0].classes, known, lambda index: f"{shown(path)}: {names[index]}")
     prefix = f"{path}: "
-    content = _Rows([file for files in parts.values() for file in files], prefix, every_name)
+    content = _Rows(files, prefix, names)
     images = Images(
         classes=classes,
-        labels=torch.tensor([number[label] for label in every_label], dtype=torch.int64),
-        names=tuple(every_name),
-        read=Decoder(content, every_name, prefix, max_pixels),
+        labels=numbers,
+        names=names,
+        read=Decoder(content, names, prefix, max_pixels),
         content=content,
+        blocks=Blocks.of_sizes([group for file in files for group in file.groups], _HELD_BYTES),
     )
-    return Source(path.stem, images, names if len(parts) > 1 else None)
+    parts = {part: names[start:stop] for part, (start, stop) in spans.items()}
+    return Source(path.stem, images, parts if len(parts) > 1 else None)
 
 
 @dataclass(frozen=True)
 class _File:
-    """A Parquet file: where it is, what pyarrow makes of it and which of its columns matter."""
+    """A Parquet file: which of its columns matter, its class names, and (rows, bytes) of its row groups."""
 
     path: Path
-    reader: Any
     image: str
     label: str
+    classes: tuple[str, ...] | None
+    groups: tuple[tuple[int, int], ...]
 
 
-def _open(path: Path) -> _File:
+def _open(path: Path) -> Any:
+    """What pyarrow makes of the file."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ResourceError("L5", "pyarrow is not installed", "pip install 'convatlas[parquet]'") from error
     try:
-        reader = pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             "D3", f"{shown(path)}: not a readable Parquet file ({one_line(error)})", "fetch or write it again"
         ) from error
+
+
+def _describe(path: Path, reader: Any) -> _File:
     columns = reader.schema_arrow.names
     image = next((name for name in IMAGE_COLUMNS if name in columns), None)
     label = next((name for name in LABEL_COLUMNS if name in columns), None)
@@ -101,41 +108,27 @@ def _open(path: Path) -> _File:
         wanted = f"{' or '.join(IMAGE_COLUMNS)} and of {', '.join(LABEL_COLUMNS)}"
         what = f"{shown(path)}: the columns are {', '.join(columns)}"
         raise DataError("D11", what, f"name the columns {wanted}")
-    return _File(path, reader, image, label)
+    groups = (reader.metadata.row_group(number) for number in range(reader.num_row_groups))
+    sizes = tuple((group.num_rows, group.total_byte_size) for group in groups)
+    return _File(path, image, label, _class_names(reader.schema_arrow.metadata or {}, label), sizes)
 
 
-def _parts(path: Path) -> dict[str, list[Path]]:
-    """By part its files, train first; all files under the name of `path` unless they say train and another part."""
-    files = parquet_files(path)
-    parts: dict[str, list[Path]] = {part: [] for part in PARTS}
-    for file in files:
-        part = PART_OF.get(re.split("[^a-z]", file.stem)[0])
-        if part:
-            parts[part].append(file)
-    given = {part: parts[part] for part in PARTS if parts[part]}
-    if "train" not in given or len(given) == 1:
-        return {path.stem: files}
-    if others := [file.name for file in files if not any(file in part for part in given.values())]:
-        what = f"{shown(path)}: {shown(others[0])} lies beside {shown(given['train'][0].name)} but is of no part"
-        raise DataError("D11", what, "let its name begin with train, val or test, or move it away")
-    return given
+def _labels(file: _File, reader: Any) -> Iterator[int | str]:
+    row = 0
+    for batch in reader.iter_batches(columns=[file.label], use_threads=False):
+        for label in batch.column(0).to_pylist():
+            if not isinstance(label, int | str):
+                what = f"{shown(file.path)}: row {row} has the label {label!r}"
+                raise DataError("D11", what, "make every label an integer or a string")
+            yield label
+            row += 1
 
 
-def _labels(file: _File) -> list[int | str]:
-    column = file.reader.read(columns=[file.label], use_threads=False)[file.label].to_pylist()
-    for row, label in enumerate(column):
-        if not isinstance(label, int | str):
-            what = f"{shown(file.path)}: row {row} has the label {label!r}"
-            raise DataError("D11", what, "make every label an integer or a string")
-    return column
-
-
-def _class_names(file: _File) -> tuple[str, ...] | None:
-    metadata = file.reader.schema_arrow.metadata or {}
+def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | None:
     if b"classes" in metadata:
         return tuple(metadata[b"classes"].decode().split(","))
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = features.get(file.label, {}).get("names")
+    names = features.get(label, {}).get("names")
     return names and tuple(names)
 
 
@@ -144,13 +137,14 @@ class _Rows:
 
     def __init__(self, files: Sequence[_File], prefix: str, names: Sequence[str]):
         self.files, self.prefix, self.names = files, prefix, names
-        self.groups = [(file, group) for file in files for group in range(file.reader.num_row_groups)]
-        self.ends = list(accumulate(file.reader.metadata.row_group(group).num_rows for file, group in self.groups))
+        self.groups = [(file, group) for file in files for group in range(len(file.groups))]
+        self.ends = list(accumulate(rows for file in files for rows, _ in file.groups))
         self.held: OrderedDict[int, Any] = OrderedDict()
+        self.reader = lru_cache(_OPEN)(_open)
         self.lock = threading.Lock()
 
     def __reduce__(self):  # another process opens the files itself
-        return _reopen, ([file.path for file in self.files], self.prefix, self.names)
+        return _Rows, (self.files, self.prefix, self.names)
 
     def __call__(self, row: int) -> bytes:
         number = bisect_right(self.ends, row)
@@ -171,7 +165,7 @@ class _Rows:
 
         file, group = self.groups[number]
         try:
-            images = file.reader.read_row_group(group, columns=[file.image], use_threads=False)[file.image]
+            images = self.reader(file.path).read_row_group(group, columns=[file.image], use_threads=False)[file.image]
         except (pa.ArrowException, OSError) as error:
             place = f"row group {group} of {shown(file.path)}"
             what = f"{self.prefix}{self.names[row]}: {place} is damaged ({one_line(error)})"
@@ -180,7 +174,3 @@ class _Rows:
         while len(self.held) > 1 and sum(held.nbytes for held in self.held.values()) > _HELD_BYTES:
             self.held.popitem(last=False)
         return images
-
-
-def _reopen(paths: Sequence[Path], prefix: str, names: Sequence[str]) -> _Rows:
-    return _Rows([_open(path) for path in paths], prefix, names)

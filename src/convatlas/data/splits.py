@@ -140,8 +140,8 @@ def cut(images: Images, indices: Sequence[int], shares: Mapping[str, float], see
         counts = [max(1, round(share * len(rest))) for share in shares.values()]
         for part, count in zip(lists[1:], counts, strict=True):
             rest, taken = train_test_split(rest, test_size=count, random_state=random)
-            part += taken.tolist()
-        lists[0] += rest.tolist()
+            part += map(int, taken)
+        lists[0] += map(int, rest)
     return [sorted(part) for part in lists]
 
 

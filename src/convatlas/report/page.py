@@ -45,16 +45,17 @@ def write_report(folder: Path) -> Path:
     if the page cannot be written.
     """
     for package in ("jinja2", "matplotlib"):
-        _require(package)
+        require(package)
     record = read(folder)
-    return write_text(record.folder / "report.html", render(gather(record)))
+    return write_text(record.folder / "report.html", render("report.html.j2", gather(record)))
 
 
-def render(content: dict[str, Any]) -> str:
-    """The page as text.  Names are hostile: whatever a line cannot show becomes an escape, then HTML is escaped."""
-    from jinja2 import Environment, StrictUndefined
+def render(template: str, content: dict[str, Any]) -> str:
+    """A page as text.  Names are hostile: whatever a line cannot show becomes an escape, then HTML is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -62,7 +63,7 @@ def render(content: dict[str, Any]) -> str:
         finalize=lambda value: shown(value) if type(value) is str else value,
     )
     environment.filters |= {"percent": percent, "duration": duration, "size": size, "rounded": rounded}
-    return environment.from_string(Path(__file__).with_name("report.html.j2").read_text("utf-8")).render(content)
+    return environment.get_template(template).render(content)
 
 
 def gather(record: Record) -> dict[str, Any]:
@@ -154,7 +155,8 @@ def size(octets: int) -> str:
     return f"{octets / 2**10:,.1f} KiB" if octets < 2**20 else f"{octets / 2**20:,.1f} MiB"
 
 
-def _require(package: str) -> None:
+def require(package: str) -> None:
+    """Raise ResourceError L5 if it is not installed."""
     try:
         importlib.import_module(package)
     except ImportError as error:

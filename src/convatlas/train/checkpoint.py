@@ -68,9 +68,14 @@ def save(state: State, folder: Path) -> Path:
         "platform": platform_of(state),
     }
     path = write_tensors(folder / f"checkpoint-{state.step:08}.safetensors", tensors, record)
+    prune(folder)
+    return path
+
+
+def prune(folder: Path) -> None:
+    """Remove all checkpoints but the newest two."""
     for old in saved(folder)[KEPT:]:
         old.unlink(missing_ok=True)
-    return path
 
 
 def restore(state: State, folder: Path) -> list[str]:
@@ -92,6 +97,7 @@ def restore(state: State, folder: Path) -> list[str]:
             continue
         before = len(record.get("notes", []))
         _load(state, tensors, record, path)
+        prune(folder)  # a process that was killed while saving may have left three
         return passed + state.notes[before:]
     return passed
 

@@ -1,9 +1,18 @@
-"""The processes of a job: a single one here."""
+"""The processes of a job and what they do together: the training code asks its `World` and knows nothing else of them.
 
-from collections.abc import Sequence
+The result is a function of task and number of processes, to the last bit, whether the job was stopped or not.
+"""
+
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import DistributedError
 
 
 class World:
@@ -11,6 +20,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    step: int = 0  # where this process is, for those who may have to say so
 
     @property
     def leads(self) -> bool:
@@ -44,5 +54,65 @@ class World:
         """The results of all the pieces that were dealt, in order, in every process."""
         return results
 
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Raises DistributedError R6, in every process, if the facts (JSON-able) are not the same everywhere."""
+
 
 ALONE = World()
+
+
+class Ranks(World):
+    """The processes of torch's default process group."""
+
+    def __init__(self):
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """`net` in DistributedDataParallel.
+
+        After its first step that puts gradients into other buckets, in which they add up in another order, so a job
+        that was stopped would end with other last bits; not so if it looks for unused parameters.
+        """
+        return DistributedDataParallel(net, find_unused_parameters=True)
+
+    def gathering(self, model: nn.Module, last: bool) -> AbstractContextManager[object]:
+        """`no_sync`, but for the last part of a step."""
+        assert isinstance(model, DistributedDataParallel)
+        return nullcontext() if last else model.no_sync()
+
+    def sum(self, *numbers: float) -> list[float]:
+        """By an all-reduce."""
+        return self._reduced(torch.tensor(numbers, dtype=torch.float64), dist.ReduceOp.SUM)
+
+    def most(self, *numbers: int) -> list[int]:
+        """By an all-reduce."""
+        return self._reduced(torch.tensor(numbers, dtype=torch.int64), dist.ReduceOp.MAX)
+
+    def _reduced(self, numbers: Tensor, operation: dist.ReduceOp.RedOpType) -> list[Any]:
+        dist.all_reduce(numbers, operation)
+        return numbers.tolist()
+
+    def share_statistics(self, *nets: nn.Module) -> None:
+        """By a broadcast of each buffer."""
+        for buffer in {id(b): b for net in nets for b in net.buffers()}.values():
+            dist.broadcast(buffer, 0)
+
+    def gather(self, results: list[Tensor]) -> list[Tensor]:
+        """By an all-gather of what was dealt in turn."""
+        everyones = self._from_everyone(results)
+        return [everyones[i % self.size][i // self.size] for i in range(sum(map(len, everyones)))]
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """By an all-gather; the error names what differs from rank 0, at which ranks."""
+        everyones = self._from_everyone(dict(facts))
+        for rank, theirs in enumerate(everyones):
+            differing = [name for name in facts if theirs[name] != everyones[0][name]]
+            if differing:
+                values = ", ".join(f"{n} {everyones[0][n]!r} and {theirs[n]!r}" for n in differing[:3])
+                what = f"rank {rank} differs from rank 0 in {values}"
+                raise DistributedError("R6", what, "start the same command, code and data everywhere")
+
+    def _from_everyone(self, value: Any) -> list[Any]:
+        everyones = [None] * self.size
+        dist.all_gather_object(everyones, value)
+        return everyones

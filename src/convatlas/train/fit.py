@@ -18,6 +18,7 @@ from ..zoo.spec import warn_if_too_small
 from .choose import choose, preprocess_for
 from .loop import Silent, Watcher, train
 from .pretrained import keeps_head, open_pretrained
+from .progress import noted_warnings
 from .recipe import Recipe, scaled
 from .run import Run, environment
 from .task import Machine, Task
@@ -96,11 +97,15 @@ def fit(
         "device": machine.device,
         "processes": machine.world.size,
     }
-    if run.open(described(task, record), about):
+    config, world = described(task, record), machine.world
+    world.agree({**config, "classes": splits.classes, "code": code_digest(), "torch": torch.__version__})
+    [finished] = world.most(world.leads and run.open(config, about))
+    if finished:
         return run.read_json("result.json")
-    run.write_json("split.json", record)
-    run.write_bad_files(splits.bad)
-    with resource_errors(task.recipe):
+    if world.leads:
+        run.write_json("split.json", record)
+        run.write_bad_files(splits.bad)
+    with resource_errors(task.recipe), noted_warnings() as noted:
         bundle, predictions, state = train(task, run, watcher or Silent(), machine)
     folded = cost(task.arch.skeleton(), task.arch.size, task.arch.in_channels)
     result = {
@@ -117,10 +122,11 @@ def fit(
         "train_seconds": round(state.seconds, 1),
         "kept": bundle.metrics["val"],
         "test": predictions.metrics(),
-        "warnings": list(splits.warnings),
+        "warnings": [*splits.warnings, *noted],
         "left_out": len(splits.bad),
     }
-    run.write_json("result.json", result)
+    if world.leads:
+        run.write_json("result.json", result)
     return result
 
 
@@ -135,6 +141,12 @@ def described(task: Task, record: dict[str, Any]) -> dict[str, Any]:
         "seed": task.seed,
         "split": hashlib.sha256(json.dumps(record).encode()).hexdigest(),
     }
+
+
+def code_digest() -> str:
+    """The SHA-256 of all that this package runs."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def located(data: str | Path) -> str:
@@ -164,18 +176,12 @@ def pick_device(name: str | None) -> str:
 
 @contextlib.contextmanager
 def resource_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory (T3) and the death of a worker (T4) into errors that say what to do."""
+    """Turn running out of memory (T3) into an error that says what to do."""
     try:
         yield
-    except (MemoryError, RuntimeError, ConnectionError, EOFError) as error:
+    except (MemoryError, RuntimeError) as error:
         signs = ("alloc", "out of memory", "start new thread")  # a thread needs memory for its stack
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
-            what, remedy = (
-                f"out of memory with batches of {recipe.batch} images",
-                f"--batch {max(2, recipe.batch // 2)}",
-            )
-            raise ResourceError("T3", what, f"try {remedy}") from error
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in signs):
             raise
-        remedy = "fewer --workers, or --workers 0; the same command goes on from the last checkpoint"
-        raise ResourceError("T4", "a process that reads images has died (out of memory?)", remedy) from error
+        remedy = f"try --batch {max(2, recipe.batch // 2)}"
+        raise ResourceError("T3", f"out of memory with batches of {recipe.batch} images", remedy) from error

@@ -73,6 +73,7 @@ def train(
     # The network, what updates it, and what it was when it was stopped.
     state = begin(task, machine)
     notes = checkpoint.restore(state, run.folder)
+    world.agree({"checkpoint": state.step})
     watcher.begin(state, total, notes)
 
     # The training steps.
@@ -90,7 +91,7 @@ def train(
             bad = 0 if learned else bad + 1
             if bad == MOST_BAD_STEPS:
                 raise diverged(state.step, lr, [splits.train.names[i] for i in indices.tolist()])
-            state.step += 1
+            state.step = world.step = state.step + 1
             state.seconds += time.monotonic() - started
             watcher.step(state, total, count)
 

@@ -1,15 +1,33 @@
 """What a person sees while a network trains: a bar with rate and remaining time, and a line for each epoch."""
 
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from .board import Board
 from .checkpoint import State
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """The warnings that are given within it; they are shown as ever."""
+    noted, show = [], warnings.showwarning
+
+    def note(message: Warning | str, *where: Any, **more: Any) -> None:
+        noted.append(str(message))
+        show(message, *where, **more)
+
+    warnings.showwarning = note
+    try:
+        yield noted
+    finally:
+        warnings.showwarning = show
 
 
 class Rate(ProgressColumn):
@@ -22,21 +40,23 @@ class Rate(ProgressColumn):
 
 
 class Reading:
-    """Shows how many images have been read so far, for whoever opens data."""
+    """Shows how much has been read so far, for whoever opens data."""
 
     def __init__(self, console: Console):
-        self.progress = Progress(TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), console=console,
+        self.progress = Progress(TextColumn("reading"), BarColumn(), MofNCompleteColumn(), console=console,
                                  transient=True)  # fmt: skip
         self.task: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` images have been read."""
+        """`done` of `total` folders or files, and later images, have been read."""
         if self.task is None:
             self.task = self.progress.add_task("", total=total)
             self.progress.start()
         self.progress.update(self.task, completed=done)
         if done == total:
             self.progress.stop()
+            self.progress.remove_task(self.task)
+            self.task = None
 
 
 class Bar:
@@ -55,7 +75,7 @@ class Bar:
         )
         self.task: Any = None
         self.images = 0
-        self.board: Any = None
+        self.board: Board | None = None
         self.shown = 0.0
 
     def begin(self, state: State, total: int, notes: list[str]) -> None:
@@ -66,7 +86,8 @@ class Bar:
             self.console.print(f"going on at step {state.step} of {total}")
         self.task = self.progress.add_task("", total=total, completed=state.step, epoch=1, loss=0.0, images=0)
         self.progress.start()
-        self._open_board(state.step)
+        with self._losing_only_the_log(), suppress(ImportError):
+            self.board = Board(self.folder / "tensorboard", len(state.history) + 1) if self.folder else None
 
     def step(self, state: State, total: int, images: int) -> None:
         """A step is done."""
@@ -85,30 +106,14 @@ class Bar:
             f"accuracy {row['val_accuracy']:7.2%}{'  best' if best else ''}",
             highlight=False,
         )
-        self._write_board(row)
+        scalars = {name.replace("_", "/", 1): value for name, value in row.items() if name != "epoch"}
+        with self._losing_only_the_log():
+            if self.board is not None:
+                self.board.add(row["epoch"], scalars)
 
     def end(self) -> None:
         """Take the bar away."""
         self.progress.stop()
-        with self._losing_only_the_log():
-            if self.board is not None:
-                self.board.close()
-
-    def _open_board(self, step: int) -> None:
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            return
-        with self._losing_only_the_log():
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step) if self.folder else None
-
-    def _write_board(self, row: dict[str, Any]) -> None:
-        with self._losing_only_the_log():
-            if self.board is not None:
-                for name, value in row.items():
-                    if name != "epoch":
-                        self.board.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
-                self.board.flush()
 
     @contextmanager
     def _losing_only_the_log(self) -> Iterator[None]:
@@ -116,5 +121,5 @@ class Bar:
         try:
             yield
         except OSError as error:
-            self.console.print(f"[yellow]warning:[/] TensorBoard's log is given up: {error}", highlight=False)
             self.board = None
+            warnings.warn(f"TensorBoard's log is given up: {error}", stacklevel=2)

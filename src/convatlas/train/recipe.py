@@ -34,9 +34,13 @@ class Recipe:
     epochs: int = _option(30, "passes over the training images", low=1)
     batch: int = _option(128, "images per update", low=1)
     accumulate: int = _option(1, "parts a batch is computed in, one after the other, to save memory", low=1)
-    optimizer: str = _option("sgd", "the update rule", choices=("sgd", "sgd_caffe", "adamw", "rmsprop_tf"))
+    optimizer: str = _option(
+        "sgd",
+        "the update rule; in sgd_caffe the rate is inside the momentum",
+        choices=("sgd", "sgd_caffe", "adamw", "rmsprop_tf"),
+    )
     lr: float = _option(0.1, "peak learning rate")
-    momentum: float = _option(0.9, "of sgd and rmsprop_tf; of adamw it is beta1", high=0.9999)
+    momentum: float = _option(0.9, "of the update rule; of adamw it is beta1", high=0.9999)
     nesterov: bool = _option(True, "Nesterov's form of momentum (sgd)")
     rho: float = _option(0.9, "rmsprop_tf: decay of the mean square", high=0.9999)
     eps: float = _option(1.0, "rmsprop_tf: epsilon, inside the root")
@@ -46,8 +50,8 @@ class Recipe:
     schedule: str = _option(
         "cosine", "how the rate falls", choices=("cosine", "linear", "step", "exponential", "plateau")
     )
-    warmup: float = _option(1.0, "epochs of linear rise at the start")
-    warmup_lr: float = _option(0.0, "a constant rate for the warm-up; 0: it rises")
+    warmup: float = _option(1.0, "epochs at the start in which the rate rises linearly")
+    warmup_lr: float = _option(0.0, "the rate during the warm-up; 0: it rises")
     milestones: tuple[float, ...] = _option((0.5, 0.75), "step: at these fractions of the epochs", high=1)
     gamma: float = _option(0.1, "step, exponential, plateau: the factor at each fall", high=1)
     every: float = _option(1.0, "exponential: epochs from fall to fall", low=0.01)
@@ -65,7 +69,7 @@ class Recipe:
         "what is done to training images",
         choices=("none", "digits", "small", "photo", "alexnet", "vgg", "resnet", "inception", "crop"),
     )
-    policy: str = _option("none", "and then", choices=("none", "trivialaugment", "randaugment"))
+    policy: str = _option("none", "what is done to them after that", choices=("none", "trivialaugment", "randaugment"))
     erasing: float = _option(0.0, "probability that a rectangle is filled with the mean [arXiv:1708.04896]", high=1)
     mixup: float = _option(0.0, "alpha of mixup [arXiv:1710.09412]; 0: none")
     cutmix: float = _option(0.0, "alpha of CutMix [arXiv:1905.04899]; 0: none")
