@@ -59,14 +59,14 @@ def refused(path, text, cache, **limits):
     assert not list((path.parent / "cache/archives").glob("*"))
 
 
-@pytest.mark.parametrize("suffix", ["zip", "ZIP", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("suffix", ["zip", "ZIP", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
 @pytest.mark.parametrize("wrapped", ["", "photos/", "./a/b/"])
 def test_an_archive_is_as_good_as_its_folder(tmp_path, png, suffix, wrapped):
     path, members = tmp_path / f"pets.{suffix}", photos(png, wrapped=wrapped)
     if suffix.lower() == "zip":
         make_zip(path, *members, ("__MACOSX/cat/._0.png", b"fork"))
     else:
-        make_tar(path, *members, mode="w:" + {"tgz": "gz"}.get(suffix, suffix[-3:].lstrip(".")))
+        make_tar(path, *members, mode="w:" + {"tgz": "gz", "tar": ""}.get(suffix, suffix[-3:].lstrip(".")))
     splits = open_data(path)
     assert splits.name == (wrapped.strip("./").split("/")[-1] or "pets")
     assert splits.classes == ("cat", "dog")

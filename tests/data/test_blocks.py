@@ -41,6 +41,7 @@ def test_an_order_depends_on_the_seed_and_shuffles_blocks_and_what_is_in_them():
         assert found[:30] != sorted(found[:30])
         assert any(found[place] // 10 != found[place + 1] // 10 for place in range(9))  # blocks are mixed
     assert max(first) < 8
+    assert {found[0] // 10 for found in orders} == set(range(10))
 
 
 def test_blocks_of_a_part_keep_their_window():

@@ -9,6 +9,7 @@ import unicodedata
 import pytest
 import torch
 
+from convatlas.data.check import changes, check
 from convatlas.data.folder import natural, read_folder
 from convatlas.errors import DataError
 
@@ -237,3 +238,33 @@ def test_a_file_gone_since_the_scan_is_named(tmp_path, fill):
     shutil.rmtree(tmp_path / "b")
     with pytest.raises(DataError, match=r"error\[D15\].*b/0\.png: no such file"):
         images[1]
+
+
+def test_d15_a_file_that_changes_after_it_was_read_is_told_once_and_recorded(tmp_path, fill, png):
+    fill(tmp_path, {"a": 4, "b": 4})
+    images = read_folder(tmp_path).images
+    (tmp_path / "a/3.png").write_bytes(png(5))  # not read yet: nothing is known of it that could be wrong
+    for index in range(len(images)):
+        images.read(index)
+    assert changes(images) == ()
+    (tmp_path / "a/0.png").write_bytes(png(7))
+    os.utime(tmp_path / "b/1.png", ns=(1, 1))
+    (tmp_path / "b/2.png").unlink()
+    with pytest.warns(UserWarning, match=r"^D15: .*/a/0\.png has changed since it was read$"):
+        images.read(0)
+    images.read(0)
+    images.read(5)  # warnings are errors here: there is no second one
+    with pytest.raises(DataError, match=r"error\[D15\].*b/2\.png: no such file"):
+        images.read(6)
+    assert changes(images) == ("D15: 3 files have changed since they were read (first: a/0.png)",)
+    assert changes(images.subset([7, 5])) == ("D15: 1 files have changed since they were read (first: b/1.png)",)
+    assert changes(images.subset([1, 2])) == ()
+
+
+def test_d15_what_is_held_in_memory_is_what_was_read(tmp_path, fill, png):
+    fill(tmp_path, {"a": 4, "b": 4})
+    images, _, _ = check(read_folder(tmp_path).images)
+    before = images.read(0).clone()
+    (tmp_path / "a/0.png").write_bytes(png(7))
+    assert torch.equal(images.read(0), before)
+    assert changes(images) == ("D15: 1 files have changed since they were read (first: a/0.png)",)

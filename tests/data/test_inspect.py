@@ -309,3 +309,18 @@ def test_what_is_no_manifest_is_refused_by_line(tmp_path, content):
         read_manifest(tmp_path / "sums")
     with pytest.raises(ConfigError, match=r"nowhere: No such file"):
         read_manifest(tmp_path / "nowhere")
+
+
+def test_d14_d15_files_that_cannot_be_read_or_are_gone(public, nobody):
+    folder = scenes(public / "data", {"a": 8, "b": 8})
+    source = read_source(folder)
+    (folder / "a/3.png").chmod(0)
+    (folder / "b/4.png").unlink()
+    with nobody():
+        inspection = inspect(source)
+    assert [f"{f.level} {f.id} {f.what}" for f in findings(inspection)] == [
+        "error D14 1 file is not readable (first: a/3.png)",
+        "error D15 1 file is gone since the folder was listed (first: b/4.png)",
+    ]
+    assert [file.sha256 for file in inspection.bad] == [None, None]
+    assert inspection.checksums().keys() == set(inspection.images.names)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from convatlas.cli import main
 from convatlas.data import open_data, sharding
 from convatlas.data import shards as shards_module
 from convatlas.data.folder import read_folder
@@ -325,6 +326,12 @@ def test_shards_hold_the_images_of_the_folder(animals, tmp_path, kind):
     for part in ("train", "val", "test"):
         here, there = getattr(splits, part), getattr(same, part)
         assert [here.content(i) for i in range(len(here))] == [there.content(i) for i in range(len(there))]
+
+
+def test_one_command_writes_them(animals, tmp_path, capsys):
+    assert main(["shard", str(animals), "--out", str(tmp_path / "out"), "--to", "webdataset", "--per-shard", "10"]) == 0
+    assert "25 images in 4 shards; to train on them: --data" in capsys.readouterr().out
+    assert len(open_data(tmp_path / "out").test) == 4
 
 
 def test_what_other_tools_find_in_a_shard(animals, tmp_path):

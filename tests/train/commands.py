@@ -29,9 +29,10 @@ class Server:
         )
         assert self.process.stdout.readline().startswith("ready")
 
-    def start(self, argv, output: Path, memory: int | None = None, plain: bool = False) -> int:
+    def start(self, argv, output: Path, memory: int | None = None, plain: bool = False, environment=None) -> int:
         """The process's id."""
         job = {"argv": [str(word) for word in argv], "output": str(output), "memory": memory, "plain": plain}
+        job["environment"] = environment or {}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())

@@ -1,7 +1,7 @@
 """Runs commands of convatlas as real processes, without the seconds that importing torch takes each time.
 
-A line of JSON on standard input, `{"argv": [...], "output": FILE, "memory": BYTES or null, "plain": BOOL}`, starts
-one in a process group of its own; its id is printed, and its exit code once it has ended.  There is a network called
+A line of JSON on standard input, `{"argv": [...], "output": FILE, "memory": BYTES or null, "plain": BOOL,
+"environment": {...}}`, starts one in a process group of its own; its id is printed, and its exit code once it has ended.  There is a network called
 `tiny`, with dropout and auxiliary heads.  File modes bind a plain process even if it is root's.
 """
 
@@ -37,8 +37,9 @@ PRELOADED = (
 register(Tiny(aux=True, paper="arXiv:1409.4842"))  # of a paper, for its report
 
 
-def child(argv: list[str], output: str, memory: int | None, plain: bool) -> int:
+def child(argv: list[str], output: str, memory: int | None, plain: bool, environment: dict[str, str]) -> int:
     os.setpgid(0, 0)
+    os.environ |= environment
     faulthandler.dump_traceback_later(60, exit=True)
     resource.setrlimit(resource.RLIMIT_CPU, (120, 120))  # whatever becomes of its parent, it ends
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -53,6 +54,8 @@ def child(argv: list[str], output: str, memory: int | None, plain: bool) -> int:
         assert ctypes.CDLL(None).capset(version_3, none) == 0  # of root's capabilities
     try:
         return main(argv)
+    except SystemExit as left:
+        return left.code
     except BaseException:
         traceback.print_exc()
         return 1

@@ -112,7 +112,7 @@ def test_a_run_that_is_refused_is_not_held(tmp_path):
 
 
 def test_its_own_workers_do_not_keep_the_lock_of_a_killed_process(tmp_path):
-    fork = "lock.acquire(path)\nif os.fork() == 0: time.sleep(60)\nelse: print(flush=True); time.sleep(60)"
+    fork = "lock.acquire(path)\nif os.fork() == 0: print(flush=True)\ntime.sleep(60)"
     with process(tmp_path, fork) as holder:
         with open(f"/proc/{holder.pid}/task/{holder.pid}/children") as file:  # noqa: PTH123
             worker = int(file.read())
@@ -161,7 +161,9 @@ def test_without_flock_a_living_holder_keeps_others_out(tmp_path, without_flock,
         assert names(tmp_path) == ["lock"]
         holder.kill()
         holder.wait()
+        started = time.monotonic()
         assert not Run(tmp_path).open(CONFIG, {})
+        assert host or time.monotonic() - started < 2 * lock.BEAT  # here one sees that it is dead
 
 
 def test_without_flock_a_warning_says_so(tmp_path, without_flock):

@@ -86,10 +86,9 @@ def test_a_tensorboard_folder_that_is_blocked_costs_a_warning_and_nothing_else(t
 
 
 def test_warnings_are_noted_and_shown():
-    with pytest.warns(UserWarning, match="two") as shown, noted_warnings() as noted:
-        warnings.warn("one", UserWarning, stacklevel=1)
-        warnings.warn("two", UserWarning, stacklevel=1)
-    assert noted == [str(warning.message) for warning in shown] == ["one", "two"]
+    with pytest.warns(UserWarning, match="what is wrong") as shown, noted_warnings() as noted:
+        warnings.warn("what is wrong", UserWarning, stacklevel=1)
+    assert noted == [str(warning.message) for warning in shown] == ["what is wrong"]
 
 
 def test_reading_shows_and_clears_itself():
@@ -97,5 +96,5 @@ def test_reading_shows_and_clears_itself():
     reading = Reading(Console(file=output, force_terminal=True, width=80))
     for done in (64, 128):
         reading(done, 128)
-    assert "reading images" in output.getvalue()
+    assert "reading" in output.getvalue()
     assert not reading.progress.live.is_started

@@ -15,8 +15,9 @@ from PIL import Image
 
 from convatlas.data import Images
 from convatlas.errors import ConfigError, ResourceError
+from convatlas.train.differences import differences
 from convatlas.train.evaluate import Predictions
-from convatlas.train.run import COLUMNS, MISTAKES, SAMPLES, Run, differences, png
+from convatlas.train.run import COLUMNS, MISTAKES, SAMPLES, Run, png
 
 from tiny import Pictures
 

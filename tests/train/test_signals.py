@@ -111,7 +111,7 @@ def test_stopped_at_any_moment_it_ends_within_seconds_and_the_same_command_goes_
                 os.kill(pid, number)
         code = server.wait()
         assert time.monotonic() - sent < 10
-        assert code in (0, 130, 143), output.read_text()
+        assert code in (0, 130, 143, -signal.SIGTERM), output.read_text()  # the last before training, or after it
         assert "Traceback" not in output.read_text()
         stops += code != 0
         if code == 0:

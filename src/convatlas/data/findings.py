@@ -24,7 +24,7 @@ BAD = {
     "D5": "too large to decode",
     "D9": "in a form whose black and white are unknown",
     "D14": "not readable",
-    "D15": "gone since they were found",
+    "D15": "gone since the folder was listed",
 }
 
 
@@ -144,7 +144,7 @@ def _pictures(inspection: Inspection, size: int | None) -> Iterable[Finding]:
     yield from of(blank, "of one colour", "remove what shows nothing")
     yield from of(seen["animated"], "animated or of several pages: the first is used", "", "D6")
     yield from of(seen["turned"], "set upright by their EXIF orientation", "", "D7")
-    if 0 < seen["grey"].mean() < 0.5:
+    if 2 * seen["grey"].sum() < len(seen):
         yield from of(seen["grey"], "grey among coloured ones", "see that no class is told by that alone")
     if size is not None:
         small = np.minimum(seen["height"], seen["width"]) < size

@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import DivergedError, ResourceError, WeightsError
 from ..tree import Net
 from ..weights import read_tensors, write_tensors
-from .run import Run, differences
+from .differences import differences
+from .run import Run
 
 KEPT = 2  # checkpoints
 CALMER = "lower --lr, raise --warmup or set --clip, and give another --out"

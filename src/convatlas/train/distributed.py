@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import DistributedError
+from .differences import differences
 
 
 class World:
@@ -106,10 +107,9 @@ class Ranks(World):
         """By an all-gather; the error names what differs from rank 0, at which ranks."""
         everyones = self._from_everyone(dict(facts))
         for rank, theirs in enumerate(everyones):
-            differing = [name for name in facts if theirs[name] != everyones[0][name]]
+            differing = differences(everyones[0], theirs)
             if differing:
-                values = ", ".join(f"{n} {everyones[0][n]!r} and {theirs[n]!r}" for n in differing[:3])
-                what = f"rank {rank} differs from rank 0 in {values}"
+                what = f"rank {rank} differs from rank 0: {', '.join(d[:200] for d in differing[:5])}"
                 raise DistributedError("R6", what, "start the same command, code and data everywhere")
 
     def _from_everyone(self, value: Any) -> list[Any]:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .board import Board
 from .checkpoint import State
 
 
@@ -75,7 +74,7 @@ class Bar:
         )
         self.task: Any = None
         self.images = 0
-        self.board: Board | None = None
+        self.board: Any = None
         self.shown = 0.0
 
     def begin(self, state: State, total: int, notes: list[str]) -> None:
@@ -86,8 +85,7 @@ class Bar:
             self.console.print(f"going on at step {state.step} of {total}")
         self.task = self.progress.add_task("", total=total, completed=state.step, epoch=1, loss=0.0, images=0)
         self.progress.start()
-        with self._losing_only_the_log(), suppress(ImportError):
-            self.board = Board(self.folder / "tensorboard", len(state.history) + 1) if self.folder else None
+        self._open_board(len(state.history) + 1)
 
     def step(self, state: State, total: int, images: int) -> None:
         """A step is done."""
@@ -114,6 +112,12 @@ class Bar:
     def end(self) -> None:
         """Take the bar away."""
         self.progress.stop()
+
+    def _open_board(self, epoch: int) -> None:
+        with self._losing_only_the_log(), suppress(ImportError):  # TensorBoard is optional
+            from .board import Board
+
+            self.board = Board(self.folder / "tensorboard", epoch) if self.folder else None
 
     @contextmanager
     def _losing_only_the_log(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from .. import files
 from ..data import BadFile, Images
 from ..errors import ConfigError, ResourceError, explain
 from . import lock
+from .differences import differences
 from .evaluate import Predictions
 
 COLUMNS: tuple[str, ...] = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of the log
@@ -168,14 +169,6 @@ def png(pixels: torch.Tensor, most: int | None = None) -> bytes:
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
-
-
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
-    """The paths at which two JSON values differ, with both values: `recipe.lr 0.1 -> 0.2`."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        keys = [*a, *(key for key in b if key not in a)]
-        return [d for key in keys for d in differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)]
-    return [] if a == b else [f"{path} {a!r} -> {b!r}"]
 
 
 def environment() -> dict[str, Any]:
