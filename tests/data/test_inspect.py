@@ -70,6 +70,14 @@ def test_lookalikes_are_the_linked_pairs_of_a_full_comparison():
     assert near(hashes[:0]) == near(hashes[:1]) == equal(hashes[:0]) == []
 
 
+def test_a_chain_of_lookalikes_is_one_group_whatever_its_order():
+    chain = np.array([np.packbits(np.arange(256) < 10 * i) for i in range(16)])  # 10 bits from one to the next
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(16)
+        assert near(chain[order]) == [list(range(16))]
+        assert near(chain[np.delete(order, np.flatnonzero(order == 8))]) != [list(range(15))]
+
+
 def test_thousands_of_lookalikes_are_one_group_in_a_moment():
     hashes = np.zeros((5000, 32), np.uint8)
     hashes[:, 31] = np.arange(5000) % 8

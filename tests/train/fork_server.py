@@ -37,9 +37,9 @@ PRELOADED = (
 register(Tiny(aux=True, paper="arXiv:1409.4842"))  # of a paper, for its report
 
 
-def child(argv: list[str], output: str, memory: int | None, plain: bool, environment: dict[str, str]) -> int:
+def child(argv, output, memory=None, plain=False, environment=None) -> int:
     os.setpgid(0, 0)
-    os.environ |= environment
+    os.environ |= environment or {}
     faulthandler.dump_traceback_later(60, exit=True)
     resource.setrlimit(resource.RLIMIT_CPU, (120, 120))  # whatever becomes of its parent, it ends
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

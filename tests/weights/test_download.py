@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from convatlas import files
 from convatlas.errors import ConfigError, ResourceError, WeightsError
 from convatlas.weights import download
 from convatlas.weights.download import Checksum, cache_folder, fetch
@@ -289,13 +290,13 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "here"
     monkeypatch.delenv("CONVATLAS_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(download.sys, "platform", "linux")
+    monkeypatch.setattr(files.sys, "platform", "linux")
     assert cache_folder() == tmp_path / ".cache" / "convatlas"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "convatlas"
-    monkeypatch.setattr(download.sys, "platform", "darwin")
+    monkeypatch.setattr(files.sys, "platform", "darwin")
     assert cache_folder() == tmp_path / "Library" / "Caches" / "convatlas"
-    monkeypatch.setattr(download.sys, "platform", "win32")
+    monkeypatch.setattr(files.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     assert cache_folder() == tmp_path / "local" / "convatlas"
     assert os.environ["LOCALAPPDATA"]

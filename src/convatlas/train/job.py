@@ -83,20 +83,34 @@ def end_with_launcher() -> None:
 
 def meet(backend: str) -> Store:
     """Wait for the others and make the process group with them; the store that they share."""
-    names = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")
-    said = " ".join(f"{name}={os.environ.get(name, '')}" for name in names)
+    attempt = attempt_of_torchrun()
+    said = {name: os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")}
     try:
         store, rank, size = next(iter(rendezvous("env://", timeout=PATIENCE)))
-        store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)  # torchrun's may be an old one
+        store = PrefixStore(attempt, store)
         group = PrefixStore("group", store)
         dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
+        port = said["MASTER_PORT"]
         if "EADDRINUSE" in str(error):
-            port = int(os.environ["MASTER_PORT"])
-            raise ResourceError("R5", f"port {port} is in use{by(port)}", "give another MASTER_PORT") from None
-        what = f"with {said} the other processes were not met: {' '.join(str(error).split())}"
+            raise ResourceError("R5", f"port {port} is in use{by(int(port))}", "give another MASTER_PORT") from None
+        where = " ".join(f"{name}={value}" for name, value in said.items())
+        what = f"with {where} the other processes were not met: {' '.join(str(error).split())}"
         raise DistributedError("R1", what, "start all of them, where they can reach that address") from None
     return store
+
+
+def attempt_of_torchrun() -> str:
+    """Which start this is, if torchrun keeps its store, with all that is in it, from one to the next.
+
+    Raises ConfigError L5 on several hosts: each counts its own restarts only, so the processes would wait in vain.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return ""
+    if int(os.environ["GROUP_WORLD_SIZE"]) > 1 and int(os.environ["TORCHELASTIC_MAX_RESTARTS"]) > 0:
+        what = "torchrun on several hosts could not start this job again, since it keeps its store"
+        raise ConfigError("L5", what, "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each host before torchrun")
+    return os.environ["TORCHELASTIC_RESTART_COUNT"]
 
 
 def leave(error: BaseException, store: Store, world: World) -> NoReturn:

@@ -25,7 +25,8 @@ def learn(state: State, task: Task, machine: Machine, pixels: Tensor, labels: Te
     statistics = [b.clone() for b in net.buffers()]
     images = task.pre.normalize(pixels).contiguous(memory_format=torch.channels_last)
     images, targets = mixed(images, labels, recipe, len(task.splits.classes))
-    parts = list(zip(images.chunk(recipe.accumulate), targets.chunk(recipe.accumulate), strict=True))
+    pieces = min(recipe.accumulate, max(1, len(labels) // 2))  # BatchNorm cannot learn from one image
+    parts = list(zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True))
     weights = None if task.class_weights is None else task.class_weights.to(pixels.device)
     dtype = precision(recipe, pixels.device.type)
     loss, scores = torch.zeros((), device=pixels.device), []

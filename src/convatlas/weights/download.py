@@ -7,9 +7,7 @@ knows one site, and the files here come from several.
 import contextlib
 import hashlib
 import json
-import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.request
