@@ -44,7 +44,7 @@ def test_l7_wrong_names(spec, said):
 
 def test_l7_a_file_that_is_no_data_set(tmp_path, png):
     (tmp_path / "a.png").write_bytes(png())
-    with pytest.raises(ConfigError, match="neither a folder nor a Parquet file"):
+    with pytest.raises(ConfigError, match="neither a folder, an archive, Parquet nor WebDataset shards"):
         open_data(tmp_path / "a.png")
 
 

@@ -75,14 +75,14 @@ def test_a_run_is_trained_once_measured_and_measured_again(tmp_path, folder):
 
 def test_the_same_folder_for_another_run_is_refused(tmp_path, folder):
     fit(plan(folder, overrides=QUICK), Run(tmp_path), Notes())
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"}
     with pytest.raises(ConfigError, match=r"error\[L4\].*recipe.lr 0.0125 -> 0.3"):
         fit(plan(folder, overrides=QUICK | {"lr": 0.3}), Run(tmp_path), Notes())
     with pytest.raises(ConfigError, match=r"error\[L4\].*seed 0 -> 1.*"):
         fit(plan(folder, overrides=QUICK, seed=1), Run(tmp_path), Notes())
     with pytest.raises(ConfigError, match=r"error\[L4\].*split "):
         fit(plan(folder, overrides=QUICK, split_seed=1), Run(tmp_path), Notes())
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"} == before
 
 
 def test_a_bundle_alone_has_nothing_to_be_measured_on(tmp_path, folder):

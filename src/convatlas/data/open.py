@@ -88,11 +88,11 @@ def read_source(
             max_pixels=max_pixels,
             progress=progress,
         )
-    raise _unknown(spec, "neither a folder nor a Parquet file")
+    raise _unknown(spec, "neither a folder, an archive, Parquet nor WebDataset shards")
 
 
 def _unknown(spec: str | Path, reason: str) -> ConfigError:
     near = difflib.get_close_matches(str(spec).lower(), NAMES)
     question = f"did you mean {' or '.join(near)}? " if near else ""
-    remedy = f"{question}Give a folder, a Parquet file or one of {', '.join(NAMES)}"
+    remedy = f"{question}Give a folder, an archive of one, Parquet, WebDataset shards, or one of {', '.join(NAMES)}"
     return ConfigError("L7", f"{shown(spec)}: {reason}", remedy)

@@ -1,7 +1,7 @@
 """Predicting whole data sets, and the figures that say how good the predictions are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,4 +98,4 @@ def align(images: Images, classes: tuple[str, ...]) -> Images:
     if set(images.classes) - set(classes):
         raise differing_classes("the data", images.classes, "those of the weights", classes)
     place = torch.tensor([classes.index(name) for name in images.classes])
-    return Images(classes, place[images.labels], images.names, images.read, images.content)
+    return replace(images, classes=classes, labels=place[images.labels])

@@ -150,8 +150,9 @@ def code_digest() -> str:
 
 
 def located(data: str | Path) -> str:
-    """The name of a data set, or the absolute path of a folder or file."""
-    return str(Path(data).expanduser().resolve()) if Path(data).expanduser().exists() else str(data)
+    """The name of a data set, or the absolute path of a folder, a file or a pattern of files."""
+    path = Path(data).expanduser()
+    return str(path.parent.resolve() / path.name) if path.exists() or path.parent != Path() else str(data)
 
 
 def refuse_if_too_small(arch: Arch) -> None:

@@ -123,8 +123,10 @@ def train(
 
 def every_step(task: Task, machine: Machine) -> Order:
     """What this process reads from the first step to the last."""
-    world, count = machine.world, len(task.splits.train)
-    order = Order(count, task.recipe.batch, task.seed, start=0, stop=0, rank=world.rank, size=world.size)
+    world, images = machine.world, task.splits.train
+    order = Order(
+        len(images), task.recipe.batch, task.seed, 0, 0, rank=world.rank, size=world.size, blocks=images.blocks
+    )
     return replace(order, stop=task.recipe.epochs * order.steps_per_epoch)
 
 
