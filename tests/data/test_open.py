@@ -29,7 +29,7 @@ def test_l7_ways_to_spell_a_path(tmp_path, fill, monkeypatch, spell):
     [
         ("digit", "digit: No such file or directory. Remedy: did you mean digits? Give a folder"),
         ("CIFAR10", "did you mean cifar10 or"),
-        ("/no/such/place", "/no/such/place: No such file or directory. Remedy: Give a folder, a Parquet file or"),
+        ("/no/such/place", "/no/such/place: No such file or directory. Remedy: Give a folder, an archive of one"),
         ("x" * 5000, "File name too long"),
         ("a\0b", "embedded null byte"),
         ("~nobody-of-this-name/data", "home directory"),

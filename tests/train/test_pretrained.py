@@ -81,14 +81,14 @@ def test_a_stopped_run_goes_on_alike(tmp_path, trained):
     job = task(TUNE.replaced(freeze="stem"), bundle.spec, pretrained=bundle)
     whole, _, _ = train(job, Run(tmp_path / "whole"), Notes())
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(state):
         if state.step == 3:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(job, Run(tmp_path / "parts"), Notes(stop), Machine(save_every=0))
     notes = Notes()
     parts, _, _ = train(job, Run(tmp_path / "parts"), notes, Machine(save_every=0))

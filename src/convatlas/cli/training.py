@@ -43,7 +43,8 @@ def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
     """Where images come from and what may be wrong with them."""
     shown = default or "the run's own"
     names = "digits, cifar10, cifar100, mnist, fashion-mnist, imagenet"
-    parser.add_argument("--data", default=default, help=f"a folder, archive, Parquet, WebDataset, or {names} (default: {shown})")
+    what = f"a folder, archive, Parquet, WebDataset, or {names} (default: {shown})"
+    parser.add_argument("--data", default=default, help=what)
     parser.add_argument("--split-seed", type=int, default=0, help="of the parts cut from the data (default: 0)")
     policies = "stop at once, leave it out, or find out when it is read (default: fail)"
     parser.add_argument("--on-bad-file", choices=("fail", "skip", "lazy"), default="fail", help=policies)

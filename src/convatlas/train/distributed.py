@@ -44,6 +44,9 @@ class World:
         """The largest of each over all processes."""
         return list(numbers)
 
+    def wait(self) -> None:
+        """Until all processes have come here."""
+
     def share_statistics(self, *nets: nn.Module) -> None:
         """Give every process the leading one's buffers."""
 
@@ -92,6 +95,10 @@ class Ranks(World):
     def _reduced(self, numbers: Tensor, operation: dist.ReduceOp.RedOpType) -> list[Any]:
         dist.all_reduce(numbers, operation)
         return numbers.tolist()
+
+    def wait(self) -> None:
+        """By a reduction, as gloo's and NCCL's barrier is one too."""
+        self.most(0)
 
     def share_statistics(self, *nets: nn.Module) -> None:
         """By a broadcast of each buffer."""

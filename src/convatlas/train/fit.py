@@ -13,9 +13,12 @@ import torch
 from ..data.open import open_data
 from ..errors import ConfigError, ResourceError
 from ..tree import cost
+from ..weights import Bundle
 from ..zoo import Arch, spec
 from ..zoo.spec import warn_if_too_small
+from .checkpoint import State
 from .choose import choose, preprocess_for
+from .evaluate import Predictions
 from .loop import Silent, Watcher, train
 from .pretrained import keeps_head, open_pretrained
 from .progress import noted_warnings
@@ -87,29 +90,39 @@ def fit(
     A run that is there already goes on where it was stopped; a finished one is only read.  Raises what `train` raises,
     and ResourceError if memory runs out or a worker dies.
     """
-    task, splits = plan.task, plan.task.splits
-    record = splits.record()
+    task, world = plan.task, machine.world
+    record = task.splits.record()
     about = {
         "command": command,
         "source": plan.source,
         "recipe_name": plan.recipe_name,
         "why": plan.why,
         "device": machine.device,
-        "processes": machine.world.size,
+        "processes": world.size,
     }
-    config, world = described(task, record), machine.world
-    world.agree({**config, "classes": splits.classes, "code": code_digest(), "torch": torch.__version__})
-    [finished] = world.most(world.leads and run.open(config, about))
-    if finished:
-        return run.read_json("result.json")
-    if world.leads:
-        run.write_json("split.json", record)
-        run.write_bad_files(splits.bad)
-    with resource_errors(task.recipe), noted_warnings() as noted:
-        bundle, predictions, state = train(task, run, watcher or Silent(), machine)
+    config = described(task, record)
+    world.agree({**config, "classes": task.splits.classes, "code": code_digest(), "torch": torch.__version__})
+    with contextlib.closing(run):
+        [finished] = world.most(world.leads and run.open(config, about))
+        if finished:
+            return run.read_json("result.json")
+        if world.leads:
+            run.write_json("split.json", record)
+            run.write_bad_files(task.splits.bad)
+        with resource_errors(task.recipe), noted_warnings() as noted:
+            bundle, predictions, state = train(task, run, watcher or Silent(), machine)
+        result = {"command": command, **summary(task, bundle, predictions, state)}
+        result["warnings"] += noted
+        if world.leads:
+            run.write_json("result.json", result)
+    return result
+
+
+def summary(task: Task, bundle: Bundle, predictions: Predictions, state: State) -> dict[str, Any]:
+    """What came out of a training, JSON-able."""
+    splits = task.splits
     folded = cost(task.arch.skeleton(), task.arch.size, task.arch.in_channels)
-    result = {
-        "command": command,
+    return {
         "environment": environment(),
         "network": task.arch.name,
         "params": folded.params,
@@ -122,12 +135,9 @@ def fit(
         "train_seconds": round(state.seconds, 1),
         "kept": bundle.metrics["val"],
         "test": predictions.metrics(),
-        "warnings": [*splits.warnings, *noted],
+        "warnings": [*splits.warnings, *state.notes],
         "left_out": len(splits.bad),
     }
-    if world.leads:
-        run.write_json("result.json", result)
-    return result
 
 
 def described(task: Task, record: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..data.decode import shown
 from ..errors import ConfigError, DivergedError, StoppedError
-from ..weights import Bundle, read_tensors, write_tensors
+from ..weights import Bundle, read_tensors
 from . import checkpoint
 from .augment import build_augment
 from .checkpoint import CALMER, State
@@ -72,7 +72,7 @@ def train(
 
     # The network, what updates it, and what it was when it was stopped.
     state = begin(task, machine)
-    notes = checkpoint.restore(state, run.folder)
+    notes, saver = checkpoint.restore(state, run.folder), checkpoint.Saver(run)
     world.agree({"checkpoint": state.step})
     watcher.begin(state, total, notes)
 
@@ -100,10 +100,8 @@ def train(
             if rest == 0:
                 checkpoint.tensors_of(state)  # so that what is kept is finite
                 row, better = validate(state, task, machine, epoch, lr)
-                if better and world.leads:
-                    write_tensors(run.path("best.safetensors"), state.evaluated.state_dict(), row)
-                if world.leads:
-                    run.write_log(state.history)
+                if better:
+                    saver.keep(state.evaluated.state_dict(), row)
                 watcher.epoch(row, better)
 
             # From time to time, and before a stop, save the state.
@@ -111,7 +109,7 @@ def train(
             signal, due = world.most(stop.signal or 0, due)
             if signal or due:
                 if world.leads:
-                    checkpoint.save(state, run.folder)
+                    saver.save(state, last=bool(signal) and state.step < total)
                 saved = time.monotonic()
             if signal and state.step < total:
                 what = f"stopped by signal {signal}; the state at step {state.step} is in {run.folder}"
@@ -178,8 +176,12 @@ def validate(state: State, task: Task, machine: Machine, epoch: int, lr: float) 
 def finish(state: State, task: Task, run: Run, machine: Machine) -> tuple[Bundle, Predictions]:
     """The weights to keep, and the one look at the test images; both are written to the run's folder."""
     which, row = keep(state, len(task.splits.val))
+    machine.world.wait()  # until the best weights are written
+    kept = state.evaluated.state_dict()
+    if which == "best":
+        kept, record = read_tensors(run.path("best.safetensors"))
+        row = {name: record[name] for name in row}
     net = task.arch.build()
-    kept = state.evaluated.state_dict() if which == "last" else read_tensors(run.path("best.safetensors"))[0]
     net.load_state_dict(kept)
     predictions = predict(
         net.to(machine.device), task.pre, task.splits.test, device=machine.device, world=machine.world

@@ -80,7 +80,7 @@ class Bar:
     def begin(self, state: State, total: int, notes: list[str]) -> None:
         """Training starts, or goes on, at `state.step` of `total`."""
         for note in notes:
-            self.console.print(f"[yellow]warning:[/] {note}; going on from an older one", highlight=False)
+            self.console.print(f"[yellow]warning:[/] {note}", highlight=False)
         if state.step:
             self.console.print(f"going on at step {state.step} of {total}")
         self.task = self.progress.add_task("", total=total, completed=state.step, epoch=1, loss=0.0, images=0)
