@@ -164,7 +164,10 @@ def with_weights(tree: Tree, folder: Path) -> str:
     """What is wrong once weights are saved, read and held against the data, their classes permuted, or one short."""
     images = read_source(tree.root).images
     classes = tree.random.sample(images.classes, len(images.classes))
-    known = saved_and_read(classes + ["more"] * tree.random.randint(0, 1), folder)
+    outputs = (*classes, *["more"] * tree.random.randint(0, 1))
+    known = saved_and_read(outputs, folder)
+    if known != outputs:
+        return f"the weights' outputs were {outputs!a} and are read as {known!a}"
     aligned = align(images, known)
     if wrong := mislabelled(tree, aligned):
         return f"with weights: {wrong}"

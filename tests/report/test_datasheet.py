@@ -92,6 +92,17 @@ def test_the_sheet_shows_the_pictures_in_their_rows(pets, tmp_path):
         assert (title[:, -2:] == 255).all()  # and does not run into the pictures
 
 
+def test_long_names_stay_in_their_column(tmp_path):
+    row = sheet.Row("t" * 300, "d" * 300, ((blobs(0, 96, 96), "n" * 300),) * 2)
+    picture = np.asarray(Image.open(io.BytesIO(sheet.paint([row], "s" * 900))).convert("L"))
+    first = sheet.MARGIN + sheet.TITLE
+    below = picture[sheet.MARGIN + 2 * sheet.TEXT + sheet.SIDE :]
+    assert (picture[:, first - sheet.GAP : first][sheet.MARGIN + 2 * sheet.TEXT :] == 255).all()
+    assert (below[:, first + sheet.SIDE : first + sheet.SIDE + sheet.GAP] == 255).all()
+    assert (picture[:, -sheet.MARGIN :] == 255).all()
+    assert (below[:, first : first + sheet.SIDE] < 200).any()
+
+
 def test_copies_come_before_lookalikes_and_the_worst_first(tmp_path):
     for part, seed in (("train", 0), ("val", 50), ("test", 80)):
         for number, name in enumerate(("a", "b")):

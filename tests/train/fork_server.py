@@ -1,8 +1,9 @@
 """Runs commands of convatlas as real processes, without the seconds that importing torch takes each time.
 
-A line of JSON on standard input, `{"argv": [...], "output": FILE, "memory": BYTES or null, "plain": BOOL,
-"environment": {...}}`, starts one in a process group of its own; its id is printed, and its exit code once it has ended.  There is a network called
-`tiny`, with dropout and auxiliary heads.  File modes bind a plain process even if it is root's.
+A line of JSON on standard input, `{"argv": [...], "output": FILE}`, starts one in a process group of its own; its id is
+printed, and its exit code once it has ended.  It may also have `"memory": BYTES`, `"environment": {...}` and
+`"plain": true`, which lets file modes bind it even if it is root's.  A network called `tiny` has dropout and auxiliary
+heads.
 """
 
 import ctypes

@@ -2,6 +2,7 @@
 
 import ctypes
 import faulthandler
+import itertools
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ from convatlas.train.augment import build_augment
 from convatlas.train.loader import train_batches
 from convatlas.train.order import Order
 from convatlas.train.recipe import Recipe
+from convatlas.train.watchdog import Mark, Watchdog
 
 from tiny import PRE, SIDE, images
 
@@ -124,6 +126,17 @@ def test_a_worker_that_is_killed_between_steps_disturbs_no_step(undisturbed):  #
         assert [step(number, batch) for number, batch in enumerate(batches())] == undisturbed
 
 
+def test_workers_leave_it_to_their_parent_to_stop(undisturbed):  # T2
+    def step(number, batch) -> bytes:
+        if number == 4:
+            for pid in children():
+                os.kill(pid, signal.SIGINT)
+                os.kill(pid, signal.SIGTERM)
+        return b"".join(t.numpy().tobytes() for t in batch)
+
+    assert [step(number, batch) for number, batch in enumerate(batches())] == undisturbed  # and no warning
+
+
 def test_a_slow_worker_is_not_taken_for_a_hung_one(undisturbed):
     assert read_all(Slow(0.06, 12), 2, 0.3) == undisturbed  # a batch takes 0.36 s
 
@@ -153,6 +166,17 @@ def wait_for_child(pid: int, pipe: int) -> tuple[int, str]:
 
 def in_a_child(function) -> tuple[int, str]:
     return wait_for_child(*start_child(function))
+
+
+def test_a_hung_read_is_noticed_in_time():
+    mark = Mark()
+    dog = Watchdog(mark, 10)
+    assert not any(dog.finds_it_hung() for _ in range(50))  # nothing is being read
+    mark.at(3)
+    looks = next(look for look in itertools.count(1) if dog.finds_it_hung())
+    assert 10 <= looks * dog.pause < 12  # seconds
+    mark.at(3)  # the same image again, in the next epoch
+    assert not dog.finds_it_hung()
 
 
 def test_a_process_that_was_suspended_is_not_taken_for_a_hung_one():

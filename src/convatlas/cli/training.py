@@ -29,6 +29,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--processes", type=int, default=1, help=processes)
     silence = "seconds after which a silent process of several counts as lost (default: 60)"
     parser.add_argument("--timeout", type=float, default=60, help=silence)
+    sharing = "let each of several processes keep a part of the weights only (FSDP2)"
+    parser.add_argument("--shard", action="store_true", help=sharing)
     add_recipe(parser)
     parser = command(commands, eval_, "measure a trained network on images", json=True)
     parser.add_argument("model", help="a model.safetensors, or the folder of a run")
@@ -121,7 +123,7 @@ def train(args: argparse.Namespace) -> int | None:
         from ..train.launch import launch
 
         return launch(run, args, args.processes, fork=device == "cpu" and sys.platform == "linux")
-    with join(device, args.timeout) as world:
+    with join(device, args.timeout, shard=args.shard) as world:
         machine = Machine(
             device=device,
             workers=args.workers,
@@ -136,6 +138,7 @@ def train_on(machine: Any, args: argparse.Namespace) -> None:
     """The part of this process; the leading one prints and writes the report."""
     from ..report import write_report
     from ..train.fit import fit, plan
+    from ..train.fsdp import refuse_what_cannot_be_sharded
     from ..train.progress import Bar
     from ..train.run import Run
 
@@ -158,6 +161,8 @@ def train_on(machine: Any, args: argparse.Namespace) -> None:
         **opening(args, console),
     )
     splits, arch, recipe = planned.task.splits, planned.task.arch, planned.task.recipe
+    if args.shard:
+        refuse_what_cannot_be_sharded(recipe)
     parts = ", ".join(f"{part} {len(getattr(splits, part)):,}" for part in ("train", "val", "test"))
     console.print(f"{splits.name}: {len(splits.classes)} classes; {parts} images ({splits.how})")
     for warning in splits.warnings:

@@ -14,6 +14,7 @@ from ..errors import DivergedError, ResourceError, WeightsError
 from ..tree import Net
 from ..weights import read_tensors, write_tensors
 from .differences import differences
+from .distributed import like, whole
 from .run import Run
 
 KEPT = 2  # checkpoints
@@ -43,12 +44,16 @@ class State:
 
 
 def tensors_of(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state by name.  Raises DivergedError if a number in it is not finite."""
+    """Every tensor of the state by name; all processes of a job must ask for them together, as they may have parts.
+
+    Raises DivergedError if a number in it is not finite.
+    """
     tensors = {f"net.{name}": t for name, t in state.net.state_dict().items()}
     if state.average is not None:
         tensors |= {f"average.{name}": t for name, t in state.average.state_dict().items()}
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": t for name, t in values.items() if isinstance(t, Tensor)}
+    tensors = whole(tensors)
     bad = next((name for name, t in tensors.items() if not t.isfinite().all()), None)
     if bad:
         raise DivergedError("T1", f"{bad} is no longer finite at step {state.step}", CALMER)
@@ -104,17 +109,18 @@ def restore(state: State, folder: Path) -> list[str]:
 
 
 def _load(state: State, tensors: dict[str, Tensor], record: dict[str, Any], path: Path) -> None:
-    weights = _under("net.", tensors)
-    differing = differences(_shapes(weights), _shapes(state.net.state_dict()))
+    weights, own = _under("net.", tensors), state.net.state_dict()
+    differing = differences(_shapes(weights), _shapes(own))
     if differing:
         raise WeightsError("C8", f"{path} is of another network: {', '.join(differing[:5])}", "give another --out")
-    state.net.load_state_dict(weights)
+    state.net.load_state_dict({name: like(own[name], t) for name, t in weights.items()})
     if state.average is not None:
         state.average.load_state_dict(_under("average.", tensors))
+    trained = [p for group in state.optimizer.param_groups for p in group["params"]]
     values: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
         index, key = name.split(".", 1)
-        values.setdefault(int(index), {})[key] = tensor
+        values.setdefault(int(index), {})[key] = like(trained[int(index)], tensor)
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": values, "param_groups": groups})
     state.scaler.load_state_dict(record["scaler"])

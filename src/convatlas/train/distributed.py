@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import DistributedError
@@ -58,11 +59,27 @@ class World:
         """The results of all the pieces that were dealt, in order, in every process."""
         return results
 
+    def in_one_piece(self, net: nn.Module) -> nn.Module:
+        """What this process can evaluate by itself: `net`, or a copy if it has only a part of the weights."""
+        return net
+
     def agree(self, facts: Mapping[str, Any]) -> None:
         """Raises DistributedError R6, in every process, if the facts (JSON-able) are not the same everywhere."""
 
 
 ALONE = World()
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in one piece each, of which the processes of a job may have parts; they must ask for it together."""
+    return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
+
+
+def like(target: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor in parts, if `target` is in parts and has the same shape; it is the same in all processes."""
+    if isinstance(target, DTensor) and target.shape == tensor.shape:
+        return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements)
+    return tensor
 
 
 class Ranks(World):

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from ..data.check import changes
 from ..data.open import open_data
+from ..data.splits import PARTS
 from ..errors import ConfigError, ResourceError
 from ..tree import cost
 from ..weights import Bundle
@@ -135,7 +137,7 @@ def summary(task: Task, bundle: Bundle, predictions: Predictions, state: State) 
         "train_seconds": round(state.seconds, 1),
         "kept": bundle.metrics["val"],
         "test": predictions.metrics(),
-        "warnings": [*splits.warnings, *state.notes],
+        "warnings": [*splits.warnings, *state.notes, *(w for part in PARTS for w in changes(getattr(splits, part)))],
         "left_out": len(splits.bad),
     }
 

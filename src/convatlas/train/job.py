@@ -20,34 +20,38 @@ from torch.distributed.rendezvous import rendezvous
 from ..errors import ConfigError, ConvatlasError, DistributedError, ResourceError, StoppedError
 from .beats import Beats, first_cause
 from .distributed import ALONE, Ranks, World
+from .fsdp import Shards
 
 PATIENCE = timedelta(minutes=30)  # in which all must have started; also the most that a collective takes
 PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def join(device: str, timeout: float) -> Iterator[World]:
+def join(device: str, timeout: float, *, shard: bool = False) -> Iterator[World]:
     """The job that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT speak of, as torchrun sets them; else `ALONE`.
 
-    An error inside is raised by the process where it came first, and as SystemExit with its exit code by the others.
-    Raises DistributedError R1 if a process is lost or does not come, ResourceError R5 if the port is taken.  Silence
-    of a process for `timeout` seconds ends the others, exit code 7 (R2).
+    With `shard` each process keeps a part of the weights.  An error inside is raised by the process where it came
+    first, and as SystemExit with its exit code by the others.  Raises DistributedError R1 if a process is lost or does
+    not come, ResourceError R5 if the port is taken, ConfigError if the environment cannot be right.  Silence of a
+    process for `timeout` seconds ends the others, exit code 7 (R2).
     """
     if "RANK" not in os.environ:
+        if shard:
+            raise ConfigError("L4", "--shard is for several processes", "add --processes, or start it by torchrun")
         yield ALONE
         return
     end_with_launcher()
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     store = meet("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
-    world = Ranks()
+    world = Shards(device) if shard else Ranks()
     beats = Beats(store, world, timeout)
     beats.start()
     try:
         yield world
-        world.most(0)  # all have come to the end
+        world.wait()  # all have come to the end
         beats.end()
-        world.most(0)  # the store may go: nobody asks it any more
+        world.wait()  # the store may go: nobody asks it any more
     except BaseException as error:
         beats.end()
         leave(error, store, world)
@@ -119,7 +123,7 @@ def leave(error: BaseException, store: Store, world: World) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # it ends anyway, but not before it has said why
     if isinstance(error, StoppedError):
         try:
-            world.most(0)  # so that the leading process has saved before a launcher ends all
+            world.wait()  # so that the leading process has saved before a launcher ends all
         except RuntimeError as failure:
             error = failure
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):

@@ -19,6 +19,7 @@ from ..weights import Bundle, read_tensors
 from . import checkpoint
 from .augment import build_augment
 from .checkpoint import CALMER, State
+from .distributed import whole
 from .evaluate import Predictions, predict
 from .loader import train_batches
 from .optim import average_of, build_optimizer, lr_at
@@ -101,7 +102,7 @@ def train(
                 checkpoint.tensors_of(state)  # so that what is kept is finite
                 row, better = validate(state, task, machine, epoch, lr)
                 if better:
-                    saver.keep(state.evaluated.state_dict(), row)
+                    saver.keep(whole(state.evaluated.state_dict()), row)
                 watcher.epoch(row, better)
 
             # From time to time, and before a stop, save the state.
@@ -110,6 +111,8 @@ def train(
             if signal or due:
                 if world.leads:
                     saver.save(state, last=bool(signal) and state.step < total)
+                else:
+                    checkpoint.tensors_of(state)  # the parts that this process has
                 saved = time.monotonic()
             if signal and state.step < total:
                 what = f"stopped by signal {signal}; the state at step {state.step} is in {run.folder}"
@@ -152,7 +155,8 @@ def validate(state: State, task: Task, machine: Machine, epoch: int, lr: float) 
     Raises DivergedError if the loss is not finite.
     """
     machine.world.share_statistics(state.net, state.evaluated)
-    val = predict(state.evaluated, task.pre, task.splits.val, device=machine.device, world=machine.world)
+    evaluated = machine.world.in_one_piece(state.evaluated)
+    val = predict(evaluated, task.pre, task.splits.val, device=machine.device, world=machine.world)
     if not math.isfinite(val.loss):
         raise DivergedError("T1", f"validation loss not finite after epoch {epoch} at lr {lr:g}", CALMER)
     seen = max(1, state.sums["seen"])
@@ -177,7 +181,7 @@ def finish(state: State, task: Task, run: Run, machine: Machine) -> tuple[Bundle
     """The weights to keep, and the one look at the test images; both are written to the run's folder."""
     which, row = keep(state, len(task.splits.val))
     machine.world.wait()  # until the best weights are written
-    kept = state.evaluated.state_dict()
+    kept = whole(state.evaluated.state_dict())
     if which == "best":
         kept, record = read_tensors(run.path("best.safetensors"))
         row = {name: record[name] for name in row}

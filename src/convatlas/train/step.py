@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from .checkpoint import State
+from .distributed import whole
 from .loss import mixed, total_loss
 from .recipe import Recipe
 from .task import Machine, Task
@@ -43,7 +44,7 @@ def learn(state: State, task: Task, machine: Machine, pixels: Tensor, labels: Te
         scores.append(logits.detach())
     scaler.unscale_(optimizer)
     trained = [p for p in net.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in trained])
+    [norm] = whole({"norm": get_total_norm([p.grad for p in trained])}).values()
 
     right = int((torch.cat(scores).argmax(1) == labels).sum())
     total, right, seen = world.sum(loss.item(), right, len(labels))

@@ -6,6 +6,7 @@ Shapes are (N, C, H, W).  Convolutions pad "same" for odd kernels unless told.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -82,8 +83,10 @@ class Shuffle(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W); C must be divisible by groups."""
+        """(N, C, H, W) -> (N, C, H, W) in the same memory format; C must be divisible by groups."""
         n, c, h, w = x.shape
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return torch.stack(x.permute(0, 2, 3, 1).chunk(self.groups, 3), 4).flatten(3).permute(0, 3, 1, 2)
         return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
     def extra_repr(self) -> str:
