@@ -8,7 +8,7 @@ scripts, with contiguous float32 images that are normalised already.  All use SG
 with the same weights.  The processes take turns, a step each; a ratio is that of the seconds of neighbouring steps.
 
 With one thread, seconds are those that the processor worked for the process, so that neighbours do not count; with
-more, those of the clock.  Losses are compared in smaller batches, new images in every step.
+more, those of the clock.  Losses are compared in smaller batches, new images in every step, without dropout.
 """
 
 import argparse
@@ -60,7 +60,8 @@ class Ours:
         pre, splits = Preprocess(size, size), Splits("noise", images, images, images, "", 0)
         self.task, self.machine = Task(arch=arch, splits=splits, pre=pre, recipe=recipe), Machine()
         self.state = begin(self.task, self.machine)
-        self.state.net.load_state_dict(initial(network))
+        self.net = self.state.net
+        self.net.load_state_dict(initial(network))
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> float:
         """One step on uint8 (N, 3, H, W) -> its loss."""
@@ -102,17 +103,22 @@ def initial(network: str) -> dict[str, Tensor]:
     return spec(network).build().state_dict()
 
 
-def work(pipe: Connection, library: str, network: str, size: int, batch: int, threads: int) -> None:
+def work(
+    pipe: Connection, library: str, network: str, size: int, batch: int, threads: int, dropout: bool = True
+) -> None:
     """A process that makes a step, on the images of a seed, whenever it is told to, and tells its seconds and loss."""
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     step = Ours(network, size, batch) if library == "ours" else Theirs(library, network)
+    for layer in step.net.modules():
+        if isinstance(layer, nn.Dropout) and not dropout:
+            layer.p = 0.0
     while (seed := pipe.recv()) is not None:
         generator = torch.Generator().manual_seed(seed)
         images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
         labels = torch.randint(spec(network).classes, (batch,), generator=generator)
         images = images if library == "ours" else Preprocess(size, size).normalize(images)
-        torch.manual_seed(seed)  # dropout
+        torch.manual_seed(seed)
         started = clock()
         loss = step(images, labels)
         pipe.send((clock() - started, loss))
@@ -168,7 +174,7 @@ def measure(network: str, size: int, batch: int, rounds: int, threads: int) -> d
 
 def compare_losses(network: str, size: int, peers: list[str], threads: int) -> dict[str, Any]:
     """The largest difference between our loss and that of a peer in `STEPS` steps, of losses of about this size."""
-    with Turns(["ours", *peers], network, size, 32 if size < 100 else 8, threads) as turns:
+    with Turns(["ours", *peers], network, size, 32 if size < 100 else 8, threads, False) as turns:
         steps = [{library: loss for library, (_, loss) in turns(seed).items()} for seed in range(STEPS)]
     differences = [abs(losses["ours"] - losses[p]) for losses in steps for p in peers]
     first = max(abs(steps[0]["ours"] - steps[0][p]) for p in peers)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .parts import Commands, command, print_json, print_table
+from .parts import Commands, add_reading, command, print_json, print_table, reading
 
 MOST_CLASSES = 20  # in the table
 
@@ -17,9 +17,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--strict", action="store_true", help="exit with 3 for warnings too")
     parser.add_argument("--write-manifest", metavar="FILE", help="write the SHA-256 of each file, as sha256sum does")
     parser.add_argument("--hash-manifest", metavar="FILE", help="compare with a file written so")
-    parser.add_argument("--max-pixels", type=int, default=50_000_000, help="of an image (default: 50,000,000)")
-    parser.add_argument("--follow-outside", action="store_true", help="follow links that lead out of the folder")
-    parser.add_argument("--download", action="store_true", help="fetch a named data set if it is not there")
+    add_reading(parser)
 
 
 def check_data(args: argparse.Namespace) -> None:
@@ -36,19 +34,12 @@ def check_data(args: argparse.Namespace) -> None:
     from ..train.fit import pick_device
     from ..train.progress import Reading
 
-    reading = Reading(Console(stderr=True))
+    progress = Reading(Console(stderr=True))
     expected = read_manifest(args.hash_manifest) if args.hash_manifest else None
-    source = read_source(
-        args.data,
-        download=args.download,
-        allow_empty_class=True,
-        follow_outside=args.follow_outside,
-        max_pixels=args.max_pixels,
-        progress=reading,
-    )
+    source = read_source(args.data, **reading(args) | {"allow_empty_class": True}, progress=progress)
     if source.images.content is None and (args.write_manifest or args.hash_manifest):
         raise ConfigError("L4", f"{source.name} has no files of which to take checksums", "leave the manifest away")
-    inspection = inspect(source, progress=reading)
+    inspection = inspect(source, progress=progress)
     size = choose(inspection.splits, pick_device(None)).size if inspection.splits else None
     found = findings(inspection, size)
     if expected is not None:

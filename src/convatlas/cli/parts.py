@@ -47,6 +47,22 @@ def show_warning(message: Warning | str, *where: object, **rest: object) -> None
     print(f"warning: {message}", file=sys.stderr)
 
 
+READING = ("max_pixels", "follow_outside", "allow_empty_class", "download")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """What is allowed of data that is read."""
+    parser.add_argument("--max-pixels", type=int, default=50_000_000, help="of an image (default: 50,000,000)")
+    parser.add_argument("--follow-outside", action="store_true", help="follow links that lead out of the folder")
+    parser.add_argument("--allow-empty-class", action="store_true", help="keep class folders without images")
+    parser.add_argument("--download", action="store_true", help="fetch a named data set if it is not there")
+
+
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `add_reading`, for `open_data` and `read_source`."""
+    return {name: getattr(args, name) for name in READING}
+
+
 def print_json(value: Any) -> None:
     """One JSON value on standard output."""
     print(json.dumps(value, indent=1))

@@ -3,18 +3,17 @@
 import argparse
 from pathlib import Path
 
-from .parts import Commands, command
+from .parts import Commands, add_reading, command, reading
 
 
 def add_commands(commands: Commands) -> None:
     """Declare it."""
     parser = command(commands, shard, "copy images into shards, large files that are read quickly from any storage")
-    parser.add_argument("data", help="a folder, Parquet or WebDataset shards")
+    parser.add_argument("data", help="as of `convatlas train --data`")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="where the shards go")
     parser.add_argument("--to", choices=("webdataset", "parquet"), default="webdataset", help="(default: webdataset)")
     parser.add_argument("--per-shard", type=int, default=10_000, metavar="IMAGES", help="(default: 10,000)")
-    parser.add_argument("--follow-outside", action="store_true", help="follow links that lead out of the folder")
-    parser.add_argument("--allow-empty-class", action="store_true", help="keep class folders without images")
+    add_reading(parser)
 
 
 def shard(args: argparse.Namespace) -> None:
@@ -25,13 +24,8 @@ def shard(args: argparse.Namespace) -> None:
     from ..data.sharding import write_shards
     from ..train.progress import Reading
 
-    reading = Reading(Console(stderr=True))
-    source = read_source(
-        args.data,
-        follow_outside=args.follow_outside,
-        allow_empty_class=args.allow_empty_class,
-        progress=reading,
-    )
+    progress = Reading(Console(stderr=True))
+    source = read_source(args.data, **reading(args), progress=progress)
     folder = Path(args.out).expanduser()
-    shards = write_shards(source, folder, args.to, per_shard=args.per_shard, progress=reading)
+    shards = write_shards(source, folder, args.to, per_shard=args.per_shard, progress=progress)
     print(f"{len(source.images):,} images in {len(shards):,} shards; to train on them: --data {folder}")

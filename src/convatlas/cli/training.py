@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from .parts import Commands, command, print_json, print_table, run
+from .parts import Commands, add_reading, command, print_json, print_table, reading, run
 
 
 def add_commands(commands: Commands) -> None:
@@ -52,10 +52,7 @@ def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument("--on-bad-file", choices=("fail", "skip", "lazy"), default="fail", help=policies)
     animated = "use the first frame, or take it for a bad file (default: first)"
     parser.add_argument("--on-animated", choices=("first", "fail"), default="first", help=animated)
-    parser.add_argument("--max-pixels", type=int, default=50_000_000, help="of an image (default: 50,000,000)")
-    parser.add_argument("--follow-outside", action="store_true", help="follow links that lead out of the folder")
-    parser.add_argument("--allow-empty-class", action="store_true", help="keep class folders without images")
-    parser.add_argument("--download", action="store_true", help="fetch a named data set if it is not there")
+    add_reading(parser)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -82,16 +79,15 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         group.add_argument(name, dest=f"recipe_{f.name}", default=None, help=f.metadata["help"], **options)
 
 
-OPENING = ("on_bad_file", "on_animated", "max_pixels", "follow_outside", "allow_empty_class", "download")
-
-
 def opening(args: argparse.Namespace, console: Any) -> dict[str, Any]:
     """The arguments for opening data."""
     from ..train.progress import Reading
 
     return {
         "split_seed": args.split_seed,
-        **{name: getattr(args, name) for name in OPENING},
+        "on_bad_file": args.on_bad_file,
+        "on_animated": args.on_animated,
+        **reading(args),
         "progress": Reading(console),
     }
 
