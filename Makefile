@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-slow lint format bench docs golden parity results clean
+.PHONY: demo test test-slow lint format bench docs golden parity results faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/convatlas train --epochs 15 --out $(DEMO)
@@ -44,6 +44,9 @@ parity: $(VENV)/.installed-dev
 
 results: $(VENV)/.installed
 	$(BIN)/python benchmarks/seeds.py
+
+faults: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/faults.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

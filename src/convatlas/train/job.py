@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from ..errors import ConfigError, ConvatlasError, DistributedError, ResourceError, StoppedError
+from ..errors import ConfigError, ConvatlasError, DataError, DistributedError, ResourceError, StoppedError, WeightsError
 from .beats import Beats, first_cause
 from .distributed import ALONE, Ranks, World
 from .fsdp import Shards
@@ -137,7 +137,7 @@ def leave(error: BaseException, store: Store, world: World) -> NoReturn:
         raise SystemExit(its_code)
     if world.leads and "TORCHELASTIC_RUN_ID" not in os.environ:
         time.sleep(3)  # the store ends with this process, and the others are to read the cause
-    if isinstance(error, ConvatlasError) and not isinstance(error, (StoppedError, DistributedError)):
+    if isinstance(error, (DataError, WeightsError, ResourceError)):  # others befall all processes alike
         told = ConvatlasError("R3", f"rank {world.rank}: error[{error.id}]: {error.what}", error.remedy)
         told.exit_code = error.exit_code
         raise told from error
