@@ -45,7 +45,7 @@ def run(trials: int, seed: int, folder: Path) -> list[str]:
             out, story, ended = folder / f"run{number}", [], False
             while not ended:
                 workers = moments.choice((0, 1, 2, 4)) if changed else workers
-                wait = moments.uniform(0, seconds[which]) if kills < trials else None
+                wait = moments.uniform(0, 0.6 * seconds[which]) if kills < trials else None
                 code = killed_after(server, command(sources[which], out, workers), folder / "output", wait, moments)
                 story.append(f"{workers} workers {'to the end' if wait is None else f'{wait:.2f} s'}: {code}")
                 kills += code == -signal.SIGKILL

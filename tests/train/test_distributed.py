@@ -12,6 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from convatlas.errors import ConfigError
+from convatlas.train.checkpoint import saved
+from convatlas.train.fsdp import refuse_what_cannot_be_sharded
+from convatlas.train.job import attempt_of_torchrun, join
+from convatlas.train.recipe import Recipe
+from convatlas.weights import read_tensors
 
 from commands import ENVIRONMENT, differences, serving, wait_for, write_pictures
 from tiny import images
@@ -88,12 +96,17 @@ def test_three_processes_do_what_one_does():
     assert found["apart"] < 1e-5 < 0.01 < found["moved"]
 
 
-@pytest.mark.parametrize(("number", "who"), [(signal.SIGTERM, "launcher"), (signal.SIGINT, 2)])
+@pytest.mark.parametrize(
+    ("number", "who"), [(signal.SIGTERM, "launcher"), (signal.SIGINT, "group"), (signal.SIGINT, 2)]
+)
 def test_one_signal_to_anyone_saves_and_the_same_command_goes_on(tmp_path, server, data, undisturbed, number, who):
     run, output = tmp_path / "run", tmp_path / "output"
     launcher = server.start(command(data, run), output)
     wait_for(run / "log.csv")
-    os.kill(launcher if who == "launcher" else ranks_of(launcher)[who], number)
+    if who == "group":  # as a terminal does
+        os.killpg(launcher, number)
+    else:
+        os.kill(launcher if who == "launcher" else ranks_of(launcher)[who], number)
     assert server.wait() == 128 + number, output.read_text()
     lines = [line for line in output.read_text().splitlines() if "error" in line]
     assert len(lines) == 1
@@ -120,6 +133,24 @@ def test_the_cause_is_told_once_and_is_the_exit_code(tmp_path, server, data):
     assert output.read_text().count("error[R3]") == 1
     assert "Traceback" not in output.read_text()
     assert "start again" not in output.read_text()
+
+
+def test_a_process_that_is_silent_is_named_and_all_start_again(tmp_path, server, data, undisturbed):
+    run, output = tmp_path / "run", tmp_path / "output"
+    launcher = server.start(command(data, run, "--timeout", 2), output)
+    wait_for(run / "log.csv")
+    stopped = ranks_of(launcher)[2]
+    os.kill(stopped, signal.SIGSTOP)
+    sent = time.monotonic()
+    while "error" not in output.read_text():
+        time.sleep(0.02)
+    assert 1 < time.monotonic() - sent < 2 + 5
+    assert server.wait() == 0, output.read_text()
+    what = rf"error\[R2\]: rank 2 \(pid {stopped} on {re.escape(socket.gethostname())}\) has been silent for 2 s, at step \d+\."
+    assert re.search(what, output.read_text())
+    assert output.read_text().count("error[") == 1
+    assert not alive(stopped)
+    assert differences(run, undisturbed) == []
 
 
 def test_no_process_outlives_the_launcher(tmp_path, server, data):
@@ -152,6 +183,37 @@ def test_what_kills_again_and_again_ends_it(tmp_path, server, data):
     assert output.read_text().splitlines()[-1].startswith("error[R1]: rank 1 was killed by signal 9, after 3 restarts")
 
 
+def test_weights_in_parts_are_trained_as_whole_ones_are_and_go_on_bitwise(tmp_path, server, data):
+    output, runs = tmp_path / "output", {name: tmp_path / name for name in ("whole", "parts", "stopped")}
+    jobs = {name: command(data, run, "--processes", 2, "--epochs", 2, job=RECIPE) for name, run in runs.items()}
+    for name in ("whole", "parts"):
+        jobs[name] += ["--ema", 0, *(["--shard"] if name == "parts" else [])]
+        assert server.run(jobs[name], output) == 0, output.read_text()
+    jobs["stopped"] += ["--ema", 0, "--shard"]
+    launcher = server.start(jobs["stopped"], output)
+    wait_for(runs["stopped"] / "log.csv")
+    os.kill(launcher, signal.SIGTERM)
+    assert server.wait() == 143, output.read_text()
+    assert server.run(jobs["stopped"], output) == 0, output.read_text()
+    assert "going on at step " in output.read_text()
+    assert differences(runs["stopped"], runs["parts"]) == []
+    whole, parts = (read_tensors(saved(runs[name])[0])[0] for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(whole[name], parts[name], rtol=0, atol=1e-5) for name in whole)
+
+
+@pytest.mark.parametrize("fields", [{"ema": 0.9}, {"polyak": 0.5}, {"accumulate": 2}])
+def test_weights_in_parts_have_their_limits(fields):
+    with pytest.raises(ConfigError, match=f"--shard .*{next(iter(fields))}"):
+        refuse_what_cannot_be_sharded(Recipe(**fields))
+    refuse_what_cannot_be_sharded(Recipe())
+
+
+def test_one_process_has_no_parts():
+    with pytest.raises(ConfigError, match="add --processes"), join("cpu", 60, shard=True):
+        pass
+
+
 def test_two_jobs_on_one_machine(tmp_path, server, second_server, data, undisturbed):
     for number, starter in enumerate((server, second_server)):
         starter.start(command(data, tmp_path / f"run{number}"), tmp_path / f"output{number}")
@@ -180,3 +242,31 @@ def test_processes_that_differ_do_not_begin(tmp_path, server, second_server, dat
     assert len(told) == 1
     assert not any("Traceback" in text for text in printed)
     assert not (tmp_path / "run").exists()
+
+
+def test_torchruns_store_is_a_new_one_at_each_start(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert attempt_of_torchrun() == "2"
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each host"):
+        attempt_of_torchrun()
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")  # what that variable leads to
+    assert attempt_of_torchrun() == ""
+
+
+@pytest.mark.slow
+def test_torchrun_starts_again_by_itself(tmp_path, data):
+    """Without the variable that it needs on several hosts."""
+    tools, run, output = Path(sys.executable).parent, tmp_path / "run", tmp_path / "output"
+    launch = ["--standalone", "--nproc-per-node", 2, "--max-restarts", 3, "--no-python", tools / "convatlas"]
+    argv = [tools / "torchrun", *launch, *command(data, run, "--network", "resnet20", "--size", 16, job=RECIPE)]
+    with output.open("w") as file:
+        process = subprocess.Popen([*map(str, argv)], stdout=file, stderr=file, env=ENVIRONMENT)
+    wait_for(run / "log.csv")
+    os.kill(ranks_of(process.pid)[0], signal.SIGKILL)
+    assert process.wait(120) == 0, output.read_text()
+    assert "exitcode: -9" in output.read_text()
+    assert (run / "result.json").exists()

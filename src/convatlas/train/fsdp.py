@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from ..errors import ConfigError
+from ..tree import Net
 from .distributed import Ranks, whole
 from .recipe import Recipe
 
@@ -24,8 +25,9 @@ class Shards(Ranks):
         """`net` itself, each of its parts in pieces.  FSDP2 has no other layout of weights than the contiguous one."""
         self.skeleton = copy.deepcopy(net).to("meta")
         net.to(memory_format=torch.contiguous_format)
-        for part in net.children():
-            fully_shard(part, mesh=self.mesh)
+        assert isinstance(net, Net)
+        for name in net.parts:
+            fully_shard(net.get_submodule(name), mesh=self.mesh)
         fully_shard(net, mesh=self.mesh)
         return net
 

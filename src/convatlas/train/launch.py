@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -75,4 +76,9 @@ def begin(rank: Callable[[Any], int], args: Any) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    sys.exit(rank(args))
+    try:
+        code = rank(args)
+    except Exception:  # a fault of ours; torch would keep it to itself
+        traceback.print_exc()
+        code = 1
+    sys.exit(code)
