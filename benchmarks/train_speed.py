@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from parity import BUILDERS
 from torch import Tensor, nn
 
 from convatlas.data import Images, Preprocess, Splits
@@ -39,8 +40,6 @@ from convatlas.tree import Net
 from convatlas.weights.convert import to_theirs
 from convatlas.weights.peers import PEERS
 from convatlas.zoo import spec
-
-from parity import BUILDERS
 
 NETWORKS = ("resnet18.b", "resnet50.v1_5", "vgg11_bn", "inception_v3", "densenet121", "mobilenet_v2",
             "se_resnet50.v1_5.bias", "shufflenet.g3")  # fmt: skip

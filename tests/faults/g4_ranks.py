@@ -25,7 +25,7 @@ SILENCE = 5  # seconds, then a stopped process counts as lost
 RESTART = 15  # seconds that a restart may take
 
 TRAINING = shlex.split(
-    "--network tiny --size 12 --recipe small --epochs 8 --batch 16 --lr 0.02 --augment small --label-smoothing 0.1 "
+    "--network tiny --size 12 --recipe small --epochs 6 --batch 16 --lr 0.02 --augment small --label-smoothing 0.1 "
     f"--ema 0.9 --threads 1 --save-every 0.2 --processes 4 --timeout {SILENCE}"
 )
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from convatlas.weights import read_tensors
 from commands import ENVIRONMENT, differences, serving, wait_for, write_pictures
 from tiny import images
 
-RECIPE = ["--network", "tiny", "--size", 12, "--recipe", "small", "--epochs", 4, "--batch", 12, "--lr", 0.02]
+RECIPE = ["--network", "tiny", "--size", 12, "--recipe", "small", "--epochs", 3, "--batch", 12, "--lr", 0.02]
 RECIPE += ["--threads", 1, "--save-every", 0.1]
 JOB = [*RECIPE, "--processes", 3]
 COUNTS = (1, 2, 3, 11, 12, 13)
@@ -68,6 +69,14 @@ def alive(pid: int) -> bool:
     return False
 
 
+def assert_they_end(pids: list[int]) -> None:
+    """Within 5 seconds."""
+    deadline = time.monotonic() + 5
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, pids))
+
+
 def as_rank(rank: int, port: int, size: int = 2) -> dict[str, str]:
     """The environment of a process that no launcher of ours has started."""
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -88,9 +97,12 @@ def test_three_processes_do_what_one_does():
     assert found["most"] == [2, 0]
     assert found["gathered"] == [list(range(count)) for count in COUNTS]  # each image once
     assert found["predictions equal"] == [True] * len(COUNTS)
-    assert found["statistics"] == [1.0]
+    assert found["statistics"] == [1]  # in all of them, the leading one's
     what = "error[R6]: rank 2 differs from rank 0: recipe.lr 0.1 -> 0.2. Remedy: start the same command"
     assert found["disagreement"].startswith(what)
+    what, begun = found["misled"]
+    assert what.startswith("error[R6]: rank 2 differs from rank 0: seed 0 -> 1. Remedy: ")
+    assert not begun
     together, alone = found["rows"]
     assert together == pytest.approx(alone, rel=1e-5)
     assert found["apart"] < 1e-5 < 0.01 < found["moved"]
@@ -146,7 +158,8 @@ def test_a_process_that_is_silent_is_named_and_all_start_again(tmp_path, server,
         time.sleep(0.02)
     assert 1 < time.monotonic() - sent < 2 + 5
     assert server.wait() == 0, output.read_text()
-    what = rf"error\[R2\]: rank 2 \(pid {stopped} on {re.escape(socket.gethostname())}\) has been silent for 2 s, at step \d+\."
+    who = rf"rank 2 \(pid {stopped} on {re.escape(socket.gethostname())}\)"
+    what = rf"error\[R2\]: {who} has been silent for 2 s, at step \d+\."
     assert re.search(what, output.read_text())
     assert output.read_text().count("error[") == 1
     assert not alive(stopped)
@@ -161,10 +174,7 @@ def test_no_process_outlives_the_launcher(tmp_path, server, data):
     assert all(map(alive, ranks))
     os.kill(launcher, signal.SIGKILL)
     server.wait()
-    deadline = time.monotonic() + 5
-    while any(map(alive, ranks)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(alive, ranks))
+    assert_they_end(ranks)
 
 
 def test_what_kills_again_and_again_ends_it(tmp_path, server, data):
@@ -214,6 +224,7 @@ def test_one_process_has_no_parts():
         pass
 
 
+@pytest.mark.slow
 def test_two_jobs_on_one_machine(tmp_path, server, second_server, data, undisturbed):
     for number, starter in enumerate((server, second_server)):
         starter.start(command(data, tmp_path / f"run{number}"), tmp_path / f"output{number}")
@@ -231,6 +242,7 @@ def test_a_port_in_use_is_named_with_its_holder(tmp_path, server, data):
     assert f"error[R5]: port {port} is in use by pid {os.getpid()}. Remedy: give another MASTER_PORT" in printed
 
 
+@pytest.mark.slow
 def test_processes_that_differ_do_not_begin(tmp_path, server, second_server, data):
     port = free_port()
     for rank, starter in enumerate((server, second_server)):
@@ -257,16 +269,33 @@ def test_torchruns_store_is_a_new_one_at_each_start(monkeypatch):
     assert attempt_of_torchrun() == ""
 
 
-@pytest.mark.slow
-def test_torchrun_starts_again_by_itself(tmp_path, data):
-    """Without the variable that it needs on several hosts."""
+@pytest.fixture
+def torchrun(tmp_path, data, request) -> Iterator[subprocess.Popen]:
+    """Two processes that train for so many epochs, on one host, where it needs no variable to be set."""
     tools, run, output = Path(sys.executable).parent, tmp_path / "run", tmp_path / "output"
+    more = ["--network", "resnet20", "--size", 16, "--epochs", request.param]
     launch = ["--standalone", "--nproc-per-node", 2, "--max-restarts", 3, "--no-python", tools / "convatlas"]
-    argv = [tools / "torchrun", *launch, *command(data, run, "--network", "resnet20", "--size", 16, job=RECIPE)]
+    argv = [tools / "torchrun", *launch, *command(data, run, *more, job=RECIPE)]
     with output.open("w") as file:
         process = subprocess.Popen([*map(str, argv)], stdout=file, stderr=file, env=ENVIRONMENT)
     wait_for(run / "log.csv")
-    os.kill(ranks_of(process.pid)[0], signal.SIGKILL)
-    assert process.wait(120) == 0, output.read_text()
-    assert "exitcode: -9" in output.read_text()
-    assert (run / "result.json").exists()
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun", [4], indirect=True)
+def test_torchrun_starts_again(tmp_path, torchrun):
+    os.kill(ranks_of(torchrun.pid)[0], signal.SIGKILL)
+    assert torchrun.wait(120) == 0, (tmp_path / "output").read_text()
+    assert "exitcode: -9" in (tmp_path / "output").read_text()
+    assert (tmp_path / "run/result.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun", [1000], indirect=True)
+def test_no_process_outlives_torchrun(torchrun):
+    ranks = ranks_of(torchrun.pid)
+    torchrun.kill()
+    assert_they_end(ranks)

@@ -1,5 +1,6 @@
 """A job over two hosts: network namespaces with their own addresses, joined by one cable, each with a torchrun."""
 
+import json
 import os
 import shutil
 import signal
@@ -44,7 +45,7 @@ def ip(words: str) -> None:
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[Host]]:
+def hosts(tmp_path) -> Iterator[list[Host]]:
     """Two hosts that reach each other and nobody else; skips LOUDLY where that is not permitted."""
     if shutil.which("ip") is None:
         pytest.skip("TWO HOSTS NOT TESTED: there is no `ip` command (iproute2)")
@@ -59,6 +60,9 @@ def hosts() -> Iterator[list[Host]]:
             ip(f"-n {host.name} addr add {host.address}/24 dev {host.cable}")
             ip(f"-n {host.name} link set {host.cable} up")
             ip(f"-n {host.name} link set lo up")
+        for host in pair:
+            if host.start(["true"], names_of(pair, tmp_path), tmp_path / "entering").wait():
+                raise OSError((tmp_path / "entering").read_text())
         yield pair
     except OSError as error:
         pytest.skip(f"TWO HOSTS NOT TESTED: network namespaces are not permitted here: {error}")
@@ -68,9 +72,13 @@ def hosts() -> Iterator[list[Host]]:
 
 
 @pytest.fixture
-def one_host(tmp_path) -> Path:
-    """The run of a job of two processes on one machine, and its data beside it."""
-    data = write_pictures(tmp_path / "pictures", images(60, 0, side=16))
+def data(tmp_path) -> Path:
+    return write_pictures(tmp_path / "pictures", images(60, 0, side=16))
+
+
+@pytest.fixture
+def one_host(tmp_path, data) -> Path:
+    """The run of a job of two processes on one machine."""
     out, output = tmp_path / "one_host", tmp_path / "output"
     with serving() as server:
         argv = ["train", "--data", data, "--out", out, *TRAINING, "--processes", 2]
@@ -80,28 +88,45 @@ def one_host(tmp_path) -> Path:
 
 def torchrun(host: Host, hosts: list[Host], folder: Path) -> subprocess.Popen:
     """What one types on each host."""
-    names, tools = folder / "hosts", Path(sys.executable).parent
-    names.write_text("127.0.0.1 localhost\n" + "".join(f"{h.address} {h.name}\n" for h in hosts))
+    tools = Path(sys.executable).parent
     launch = f"--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint {hosts[0].name}:29500 --max-restarts 3"
     training = ["train", "--data", folder / "pictures", "--out", folder / "run", *TRAINING]
     argv = [tools / "torchrun", *launch.split(), "--no-python", tools / "convatlas", *training]
-    return host.start(argv, names, folder / host.name)
+    return host.start(argv, names_of(hosts, folder), folder / host.name)
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_two_hosts_end_like_one_also_when_a_process_is_killed(tmp_path, hosts, one_host, killed):
-    run = tmp_path / "run"
-    jobs = [torchrun(host, hosts, tmp_path) for host in hosts]
+def names_of(hosts: list[Host], folder: Path) -> Path:
+    """The file that leads from names to addresses."""
+    names = folder / "hosts"
+    names.write_text("127.0.0.1 localhost\n" + "".join(f"{host.address} {host.name}\n" for host in hosts))
+    return names
+
+
+def finished(jobs: list[subprocess.Popen], hosts: list[Host], folder: Path) -> str:
+    """Wait for both; what they printed."""
     try:
-        if killed:
-            wait_for(run / "log.csv")
-            children = Path(f"/proc/{jobs[1].pid}/task/{jobs[1].pid}/children").read_text().split()
-            os.kill(int(children[0]), signal.SIGKILL)
         codes = [job.wait(120) for job in jobs]
     finally:
         for job in jobs:
             job.kill()
-    printed = "\n".join((tmp_path / host.name).read_text() for host in hosts)
+            job.wait()
+    printed = "\n".join((folder / host.name).read_text() for host in hosts)
     assert codes == [0, 0], printed
-    assert ("going on at step" in printed) == killed, printed
-    assert differences(run, one_host) == []
+    return printed
+
+
+def test_two_hosts_train_one_network(tmp_path, hosts, data):
+    printed = finished([torchrun(host, hosts, tmp_path) for host in hosts], hosts, tmp_path)
+    assert "batches of 16 (2 processes x 8)" in printed
+    assert printed.count("test accuracy") == 1
+    assert json.loads((tmp_path / "run/result.json").read_text())["epochs"] == 3
+
+
+@pytest.mark.slow
+def test_two_hosts_end_like_one_even_when_a_process_is_killed(tmp_path, hosts, data, one_host):
+    jobs = [torchrun(host, hosts, tmp_path) for host in hosts]
+    wait_for(tmp_path / "run/log.csv")
+    [rank] = Path(f"/proc/{jobs[1].pid}/task/{jobs[1].pid}/children").read_text().split()
+    os.kill(int(rank), signal.SIGKILL)
+    assert "going on at step" in finished(jobs, hosts, tmp_path)
+    assert differences(tmp_path / "run", one_host) == []

@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from convatlas.errors import DistributedError
 from convatlas.train.distributed import World
 from convatlas.train.evaluate import predict
+from convatlas.train.fit import Plan, fit
 from convatlas.train.job import join
 from convatlas.train.launch import launch
 from convatlas.train.loop import Silent, train
@@ -41,17 +43,27 @@ def predictions_equal(world: World, count: int) -> bool:
     return torch.equal(together.logits, alone.logits) and together.metrics() == alone.metrics()
 
 
-def statistics(world: World) -> list[float]:
+def statistics(world: World) -> list[int]:
     norm = nn.BatchNorm2d(1)
     norm.running_mean.fill_(world.rank + 1)
     world.share_statistics(norm, nn.Sequential(norm))
-    return norm.running_mean.tolist()
+    return world.most(*norm.running_mean.int().tolist())
 
 
 def disagreement(world: World) -> str:
     world.agree({"same": [1, {"a": 2}]})
     try:
         world.agree({"same": 1, "recipe": {"lr": 0.1 * (1 + world.rank // 2)}})
+    except DistributedError as error:
+        return str(error)
+    return "none"
+
+
+def misled(world: World, folder: str) -> str:
+    """What becomes of a job whose processes were given different seeds."""
+    plan = Plan(replace(TASK, seed=world.rank // 2), "pictures", "none", "made up", None)
+    try:
+        fit(plan, Run(folder), machine=Machine(world=world))
     except DistributedError as error:
         return str(error)
     return "none"
@@ -74,6 +86,7 @@ def check(folder: str) -> int:
             "predictions equal": [predictions_equal(world, count) for count in COUNTS],
             "statistics": statistics(world),
             "disagreement": disagreement(world),
+            "misled": [misled(world, f"{folder}/misled"), Path(f"{folder}/misled").exists()],
         }
         together, row = trained(world, f"{folder}/together")
         if world.leads:

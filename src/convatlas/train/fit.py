@@ -193,7 +193,8 @@ def resource_errors(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        signs = ("alloc", "out of memory", "start new thread")  # a thread needs memory for its stack
+        # a thread needs memory for its stack; a primitive is what oneDNN could not compile for lack of it
+        signs = ("alloc", "out of memory", "start new thread", "could not create a primitive")
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in signs):
             raise
         remedy = f"try --batch {max(2, recipe.batch // 2)}"
