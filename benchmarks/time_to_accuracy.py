@@ -16,9 +16,10 @@ from pathlib import Path
 
 from convatlas import Recipe, Run, open_data, spec
 from convatlas.train.choose import preprocess_for
-from convatlas.train.loop import Silent, train
+from convatlas.train.loop import train
 from convatlas.train.run import environment
 from convatlas.train.task import Task
+from convatlas.train.watcher import Silent
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results/time_to_accuracy.json"

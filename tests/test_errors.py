@@ -8,7 +8,8 @@ import pytest
 from convatlas import errors
 from convatlas.errors import ConvatlasError, StoppedError, explain
 
-CODES = {"ConfigError": 2, "DataError": 3, "WeightsError": 4, "DivergedError": 5, "ResourceError": 6, "DistributedError": 7}
+CODES = {"ConfigError": 2, "DataError": 3, "WeightsError": 4, "DivergedError": 5, "ResourceError": 6,
+         "DistributedError": 7}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CODES)

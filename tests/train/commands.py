@@ -1,5 +1,6 @@
 """Starts commands of convatlas as real processes, through `fork_server.py`, and compares the runs they leave."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -28,6 +29,8 @@ class Server:
             [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
         assert self.process.stdout.readline().startswith("ready")
+        self.busy = False
+        atexit.register(self.end)
 
     def start(self, argv, output: Path, memory: int | None = None, plain: bool = False, environment=None) -> int:
         """The process's id."""
@@ -35,26 +38,40 @@ class Server:
         job["environment"] = environment or {}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
+        self.busy = True
         return int(self.process.stdout.readline())
 
     def wait(self) -> int:
         """The exit code, or minus the number of the signal that killed it."""
-        return int(self.process.stdout.readline())
+        code = int(self.process.stdout.readline())
+        self.busy = False
+        return code
 
     def run(self, argv, output: Path, **more) -> int:
         """Start and wait."""
         self.start(argv, output, **more)
         return self.wait()
 
+    def end(self) -> None:
+        """Let it go, once its command has ended."""
+        if self.process.poll() is None:
+            self.process.communicate()
+
+
+_idle: list[Server] = []
+
 
 @contextlib.contextmanager
 def serving() -> Iterator[Server]:
-    server = Server()
+    """A server; whoever comes next gets the same one, unless it was left in the middle of a command."""
+    server = _idle.pop() if _idle else Server()
     try:
         yield server
     finally:
-        server.process.communicate()
-    assert server.process.returncode == 0
+        if server.busy:
+            server.end()
+        else:
+            _idle.append(server)
 
 
 def wait_for(path: Path) -> None:

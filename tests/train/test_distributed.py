@@ -88,9 +88,10 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def test_three_processes_do_what_one_does():
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_three_processes_do_what_one_does(start):
     script = Path(__file__).with_name("three_ranks.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    done = subprocess.run([sys.executable, script, start], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["sum"] == [0.1 + 0.1 + 0.1, 3]

@@ -184,12 +184,30 @@ def interrupted(folder, stops, workers=(0,), number=signal.SIGTERM, **more) -> N
     ids=["first step", "mid-epoch", "end of epoch", "four times", "last step"],
 )
 def test_a_run_that_was_stopped_ends_bitwise_alike(tmp_path, undisturbed, stops, workers):
-    if stops == [3 * STEPS]:  # nothing is left to stop: it finishes
-        fit(tmp_path, notes=Notes(lambda state: state.step == 3 * STEPS and signal.raise_signal(signal.SIGINT)))
-    else:
-        interrupted(tmp_path, stops, workers)
+    interrupted(tmp_path, stops, workers)
     tensors, files = outcome(tmp_path)
     assert {name.split(".")[0] for name in tensors} == {"net", "average", "optimizer"}
+    assert same(tensors, undisturbed[0])
+    assert files == undisturbed[1]
+
+
+def test_a_signal_during_validation_stops_it_and_it_is_done_again(tmp_path, undisturbed):
+    data = splits()
+    read = data.val.read
+
+    def signalling(index):
+        if index == 20 and len(list(tmp_path.glob("checkpoint-*"))) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return read(index)
+
+    notes = Notes()
+    with pytest.raises(StoppedError, match=f"the state at step {2 * STEPS} is in"):
+        fit(tmp_path, data=replace(data, val=replace(data.val, read=signalling)), notes=notes)
+    assert len(notes.rows) == 1
+    notes = Notes()
+    fit(tmp_path, notes=notes)
+    assert [row["epoch"] for row, _ in notes.rows] == [2, 3]
+    tensors, files = outcome(tmp_path)
     assert same(tensors, undisturbed[0])
     assert files == undisturbed[1]
 

@@ -102,4 +102,4 @@ def check(folder: str) -> int:
 if __name__ == "__main__":
     assert SIDE < 32  # px: seconds, not minutes
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(launch(check, temporary, 3, fork=True))
+        sys.exit(launch(check, temporary, 3, fork=sys.argv[1] == "fork"))

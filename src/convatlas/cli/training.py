@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from ..errors import ConfigError
 from .parts import Commands, add_reading, command, print_json, print_table, reading, run
 
 
@@ -114,6 +115,8 @@ def train(args: argparse.Namespace) -> int | None:
     from ..train.job import join, own_device
     from ..train.task import Machine
 
+    if args.processes < 1 or args.timeout <= 0:
+        raise ConfigError("L2", f"--processes {args.processes} --timeout {args.timeout:g}", "give numbers above 0")
     device = own_device(pick_device(args.device))
     if args.processes > 1 and "RANK" not in os.environ:
         from ..train.launch import launch

@@ -21,12 +21,13 @@ from ..zoo.spec import warn_if_too_small
 from .checkpoint import State
 from .choose import choose, preprocess_for
 from .evaluate import Predictions
-from .loop import Silent, Watcher, train
+from .loop import train
 from .pretrained import keeps_head, open_pretrained
 from .progress import noted_warnings
 from .recipe import Recipe, scaled
 from .run import Run, environment
 from .task import Machine, Task
+from .watcher import Silent, Watcher
 
 
 @dataclass(frozen=True)

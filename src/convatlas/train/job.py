@@ -73,7 +73,8 @@ def own_threads() -> int | None:
     """The processors of this machine shared out to a job's processes on it; None in a process of no job."""
     if "RANK" not in os.environ:
         return None
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def end_with_launcher() -> None:

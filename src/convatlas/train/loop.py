@@ -4,11 +4,12 @@ Every random choice is a function of the seed and of the step, so a run that was
 not been.  The validation images choose the weights; the test images are looked at once, at the end.
 """
 
+import contextlib
 import math
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,41 +27,19 @@ from .optim import average_of, build_optimizer, lr_at
 from .order import Order, mix
 from .pretrained import start
 from .run import Run
-from .signals import stop_on_signal
+from .signals import Stop, stop_on_signal
 from .step import learn, precision
 from .task import Machine, Task
+from .watcher import Watcher
 
 MOST_BAD_STEPS = 3  # in a row, then training has diverged
 
 
-class Watcher(Protocol):
-    """Who looks on while a network trains."""
-
-    def begin(self, state: State, total: int, notes: list[str]) -> None:
-        """Training starts, or goes on, at `state.step` of `total`."""
-
-    def step(self, state: State, total: int, images: int) -> None:
-        """A step is done."""
-
-    def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """An epoch is done and validated."""
-
-
-class Silent:
-    """A watcher that shows nothing."""
-
-    def begin(self, state: State, total: int, notes: list[str]) -> None:
-        """Nothing."""
-
-    def step(self, state: State, total: int, images: int) -> None:
-        """Nothing."""
-
-    def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Nothing."""
-
-
 def train(
-    task: Task, run: Run, watcher: Watcher, machine: Machine = Machine()  # noqa: B008 - a frozen value
+    task: Task,
+    run: Run,
+    watcher: Watcher,
+    machine: Machine = Machine(),  # noqa: B008 - a frozen value
 ) -> tuple[Bundle, Predictions, State]:
     """Train the task's network, keep what was best on validation, measure it once on test.
 
@@ -77,15 +56,42 @@ def train(
     world.agree({"checkpoint": state.step})
     watcher.begin(state, total, notes)
 
+    def close_epoch(stop: Stop) -> None:
+        """Validate, keep the best, log; if a signal comes meanwhile, the epoch stays open."""
+        checkpoint.tensors_of(state)  # so that what is kept is finite
+        with contextlib.suppress(InterruptedError):
+            row, better = validate(state, task, machine, stop, lr_at(recipe, state.step - 1, steps_per_epoch, past))
+            if better:
+                saver.keep(whole(state.evaluated.state_dict()), row)
+            watcher.epoch(row, better)
+
+    def save_if_due(stop: Stop, due: bool) -> None:
+        """Save the state from time to time, and before a stop.  Raises StoppedError after a signal."""
+        nonlocal saved
+        signal, due = world.most(stop.signal or 0, due or time.monotonic() - saved > machine.save_every)
+        ended = len(past) == recipe.epochs
+        if signal or due:
+            if world.leads:
+                saver.save(state, last=bool(signal) and not ended)
+            else:
+                checkpoint.tensors_of(state)  # the parts that this process has
+            saved = time.monotonic()
+        if signal and not ended:
+            what = f"stopped by signal {signal}; the state at step {state.step} is in {run.folder}"
+            raise StoppedError(signal, what, "the same command goes on from there")
+
     # The training steps.
     order = replace(order, start=state.step)
     augment, size = build_augment(recipe, task.pre), task.pre.size
     batches = train_batches(splits.train, augment, size, order, machine.workers, machine.read_timeout)
-    bad, saved = 0, time.monotonic()
+    past, bad, saved = state.history, 0, time.monotonic()
     with stop_on_signal() as stop, closing(batches):
+        if state.step // steps_per_epoch > len(past):  # it was stopped while validating
+            close_epoch(stop)
+            save_if_due(stop, True)
         for pixels, labels, indices in batches:
             started = time.monotonic()
-            lr = lr_at(recipe, state.step, steps_per_epoch, state.history)
+            lr = lr_at(recipe, state.step, steps_per_epoch, past)
             torch.manual_seed(mix(task.seed, state.step, 1, world.rank))  # mixing of images, dropout
             pixels, labels, count = pixels.to(machine.device), labels.to(machine.device), order.images_in(state.step)
             learned = learn(state, task, machine, pixels, labels, lr, count)
@@ -95,28 +101,10 @@ def train(
             state.step = world.step = state.step + 1
             state.seconds += time.monotonic() - started
             watcher.step(state, total, count)
-
-            # At the end of an epoch: validate, keep the best, log.
-            epoch, rest = divmod(state.step, steps_per_epoch)
-            if rest == 0:
-                checkpoint.tensors_of(state)  # so that what is kept is finite
-                row, better = validate(state, task, machine, epoch, lr)
-                if better:
-                    saver.keep(whole(state.evaluated.state_dict()), row)
-                watcher.epoch(row, better)
-
-            # From time to time, and before a stop, save the state.
-            due = rest == 0 or time.monotonic() - saved > machine.save_every
-            signal, due = world.most(stop.signal or 0, due)
-            if signal or due:
-                if world.leads:
-                    saver.save(state, last=bool(signal) and state.step < total)
-                else:
-                    checkpoint.tensors_of(state)  # the parts that this process has
-                saved = time.monotonic()
-            if signal and state.step < total:
-                what = f"stopped by signal {signal}; the state at step {state.step} is in {run.folder}"
-                raise StoppedError(signal, what, "the same command goes on from there")
+            epoch_ends = state.step % steps_per_epoch == 0
+            if epoch_ends:
+                close_epoch(stop)
+            save_if_due(stop, epoch_ends)
 
     bundle, predictions = finish(state, task, run, machine)
     return bundle, predictions, state
@@ -149,14 +137,20 @@ def begin(task: Task, machine: Machine) -> State:
     )
 
 
-def validate(state: State, task: Task, machine: Machine, epoch: int, lr: float) -> tuple[dict[str, Any], bool]:
+def validate(state: State, task: Task, machine: Machine, stop: Stop, lr: float) -> tuple[dict[str, Any], bool]:
     """The epoch's row for the log, and whether it is the best so far: highest accuracy, then lowest loss.
 
-    Raises DivergedError if the loss is not finite.
+    Raises DivergedError if the loss is not finite, InterruptedError if a signal asks a single process for a stop.
     """
+
+    def look(done: int, images: int) -> None:
+        if stop.signal and machine.world.size == 1:
+            raise InterruptedError
+
+    epoch = len(state.history) + 1
     machine.world.share_statistics(state.net, state.evaluated)
     evaluated = machine.world.in_one_piece(state.evaluated)
-    val = predict(evaluated, task.pre, task.splits.val, device=machine.device, world=machine.world)
+    val = predict(evaluated, task.pre, task.splits.val, device=machine.device, world=machine.world, progress=look)
     if not math.isfinite(val.loss):
         raise DivergedError("T1", f"validation loss not finite after epoch {epoch} at lr {lr:g}", CALMER)
     seen = max(1, state.sums["seen"])
