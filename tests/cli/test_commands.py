@@ -146,7 +146,7 @@ class TestTraining:
             "--lr",
             "0.3",
         )
-        refused(run(*again), 2, "holds another run", "recipe.lr 0.2 -> 0.3")
+        refused(run(*again), 2, "holds another run", "recipe.lr 0.00625 -> 0.3")
 
     def test_eval_restores_the_runs_own_parts(self, run, trained):
         result = json.loads((trained / "run" / "result.json").read_text())
@@ -308,6 +308,15 @@ class TestProcess:
         done = subprocess.run([PROGRAM, "train", "--learning-rate", "1"], capture_output=True, text=True)
         assert done.returncode == 2
         assert "--learning-rate" in done.stderr
+
+    @pytest.mark.parametrize(
+        "flag", ["--workers=-1", "--read-timeout=0", "--save-every=nan", "--processes=0", "--threads=x", "--size=0"]
+    )
+    def test_impossible_numbers(self, flag, capsys):
+        with pytest.raises(SystemExit) as caught:
+            main(["train", flag])
+        assert caught.value.code == 2
+        assert flag.split("=")[0] in capsys.readouterr().err
 
     def test_closed_outputs(self):
         for closing in (">&-", "2>&-", ">&- 2>&-"):

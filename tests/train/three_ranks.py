@@ -15,10 +15,11 @@ from convatlas.train.evaluate import predict
 from convatlas.train.fit import Plan, fit
 from convatlas.train.job import join
 from convatlas.train.launch import launch
-from convatlas.train.loop import Silent, train
+from convatlas.train.loop import train
 from convatlas.train.recipe import Recipe
 from convatlas.train.run import Run
 from convatlas.train.task import Machine, Task
+from convatlas.train.watcher import Silent
 
 from tiny import PRE, SIDE, Tiny, images, splits
 

@@ -63,6 +63,25 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in READING}
 
 
+def seconds(text: str) -> float:
+    """A flag's value above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a time in seconds")
+    return value
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a flag whose value is a whole number from `least`."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return number
+
+
 def print_json(value: Any) -> None:
     """One JSON value on standard output."""
     print(json.dumps(value, indent=1))

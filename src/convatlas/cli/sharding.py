@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parts import Commands, add_reading, command, reading
+from .parts import Commands, add_reading, at_least, command, reading
 
 
 def add_commands(commands: Commands) -> None:
@@ -12,7 +12,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("data", help="as of `convatlas train --data`")
     parser.add_argument("--out", metavar="FOLDER", required=True, help="where the shards go")
     parser.add_argument("--to", choices=("webdataset", "parquet"), default="webdataset", help="(default: webdataset)")
-    parser.add_argument("--per-shard", type=int, default=10_000, metavar="IMAGES", help="(default: 10,000)")
+    parser.add_argument("--per-shard", type=at_least(1), default=10_000, metavar="IMAGES", help="(default: 10,000)")
     add_reading(parser)
 
 

@@ -10,26 +10,28 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import ConfigError
-from .parts import Commands, add_reading, command, print_json, print_table, reading, run
+from .parts import Commands, add_reading, at_least, command, print_json, print_table, reading, run, seconds
 
 
 def add_commands(commands: Commands) -> None:
     """Declare them."""
     parser = command(commands, train, "train a network and measure it on held-out images", json=True)
     parser.add_argument("--network", help="see `convatlas list`; chosen by the images' size if not given")
-    parser.add_argument("--size", type=int, help="side of the input in pixels; chosen if not given")
+    parser.add_argument("--size", type=at_least(1), help="side of the input in pixels; chosen if not given")
     parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/DATA-NETWORK-SEED)")
     parser.add_argument("--pretrained", metavar="WEIGHTS", help="start from a run, a weights file or a name of a hub")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     add_data(parser, default="digits")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images (default: 0, none)")
-    parser.add_argument("--read-timeout", type=float, default=120, help="seconds that an image may take (default: 120)")
-    parser.add_argument("--save-every", type=float, default=300, help="seconds between checkpoints (default: 300)")
+    parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read images (default: 0, none)")
+    parser.add_argument(
+        "--read-timeout", type=seconds, default=120, help="seconds an image may take (default: 120)"
+    )
+    parser.add_argument("--save-every", type=seconds, default=300, help="seconds between checkpoints (default: 300)")
     add_machine(parser)
     processes = "train in so many processes of this machine (default: 1; with torchrun: its own)"
-    parser.add_argument("--processes", type=int, default=1, help=processes)
+    parser.add_argument("--processes", type=at_least(1), default=1, help=processes)
     silence = "seconds after which a silent process of several counts as lost (default: 60)"
-    parser.add_argument("--timeout", type=float, default=60, help=silence)
+    parser.add_argument("--timeout", type=seconds, default=60, help=silence)
     sharing = "let each of several processes keep a part of the weights only (FSDP2)"
     parser.add_argument("--shard", action="store_true", help=sharing)
     add_recipe(parser)
@@ -59,7 +61,7 @@ def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """What it runs on."""
     parser.add_argument("--device", help="cpu, cuda, ... (default: the GPU if there is one)")
-    parser.add_argument("--threads", type=int, help="of one operation on the CPU (default: one a core)")
+    parser.add_argument("--threads", type=at_least(1), help="of one operation on the CPU (default: one a core)")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

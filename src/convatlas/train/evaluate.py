@@ -1,6 +1,6 @@
 """Predicting whole data sets, and the figures that say how good the predictions are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ class Predictions:
     """Logits (n, classes) for n labelled images."""
 
     classes: tuple[str, ...]
-    names: tuple[str, ...]
+    names: Sequence[str]
     labels: Tensor
     logits: Tensor
 

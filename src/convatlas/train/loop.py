@@ -4,9 +4,9 @@ Every random choice is a function of the seed and of the step, so a run that was
 not been.  The validation images choose the weights; the test images are looked at once, at the end.
 """
 
-import contextlib
 import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
@@ -59,18 +59,21 @@ def train(
     def close_epoch(stop: Stop) -> None:
         """Validate, keep the best, log; if a signal comes meanwhile, the epoch stays open."""
         checkpoint.tensors_of(state)  # so that what is kept is finite
-        with contextlib.suppress(InterruptedError):
-            row, better = validate(state, task, machine, stop, lr_at(recipe, state.step - 1, steps_per_epoch, past))
-            if better:
-                saver.keep(whole(state.evaluated.state_dict()), row)
-            watcher.epoch(row, better)
+        lr = lr_at(recipe, state.step - 1, steps_per_epoch, past)
+        try:
+            row, better = validate(state, task, machine, stop, lr)
+        except InterruptedError:
+            return
+        if better:
+            saver.keep(whole(state.evaluated.state_dict()), row)
+        watcher.epoch(row, better)
 
     def save_if_due(stop: Stop, due: bool) -> None:
         """Save the state from time to time, and before a stop.  Raises StoppedError after a signal."""
         nonlocal saved
-        signal, due = world.most(stop.signal or 0, due or time.monotonic() - saved > machine.save_every)
+        signal, saving = world.most(stop.signal or 0, due or time.monotonic() - saved > machine.save_every)
         ended = len(past) == recipe.epochs
-        if signal or due:
+        if signal or saving:
             if world.leads:
                 saver.save(state, last=bool(signal) and not ended)
             else:
@@ -97,7 +100,7 @@ def train(
             learned = learn(state, task, machine, pixels, labels, lr, count)
             bad = 0 if learned else bad + 1
             if bad == MOST_BAD_STEPS:
-                raise diverged(state.step, lr, [splits.train.names[i] for i in indices.tolist()])
+                raise diverged(state.step, lr, [str(splits.train.names[i]) for i in indices.tolist()])
             state.step = world.step = state.step + 1
             state.seconds += time.monotonic() - started
             watcher.step(state, total, count)
@@ -212,7 +215,7 @@ def keep(state: State, images: int) -> tuple[str, dict[str, Any]]:
     return ("best", best) if best["val_accuracy"] - last["val_accuracy"] > by_chance else ("last", last)
 
 
-def diverged(step: int, lr: float, names: list[str]) -> DivergedError:
+def diverged(step: int, lr: float, names: Sequence[str]) -> DivergedError:
     """The error T1."""
     batch = ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     what = f"loss or gradient not finite in {MOST_BAD_STEPS} steps up to {step} at lr {lr:g} (batch: {batch})"

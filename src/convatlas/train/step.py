@@ -44,7 +44,7 @@ def learn(state: State, task: Task, machine: Machine, pixels: Tensor, labels: Te
         scores.append(logits.detach())
     scaler.unscale_(optimizer)
     trained = [p for p in net.parameters() if p.grad is not None]
-    [norm] = whole({"norm": get_total_norm([p.grad for p in trained])}).values()
+    [norm] = whole({"norm": get_total_norm([p.grad for p in trained if p.grad is not None])}).values()
 
     right = int((torch.cat(scores).argmax(1) == labels).sum())
     total, right, seen = world.sum(loss.item(), right, len(labels))
