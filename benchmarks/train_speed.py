@@ -45,7 +45,7 @@ NETWORKS = ("resnet18.b", "resnet50.v1_5", "vgg11_bn", "inception_v3", "densenet
             "se_resnet50.v1_5.bias", "shufflenet.g3")  # fmt: skip
 UNLIKE = {("pytorchcv", "shufflenet.g3"): "shufflenet_g3_w1"}  # joins branches the other way round: as dear, but other
 LIBRARIES = ("torchvision", "timm", "pytorchcv")
-LR, AUX_WEIGHT = 0.001, 0.4  # as torchvision's script weights the auxiliary head
+LR, AUX_WEIGHT = 1e-4, 0.4  # as torchvision's script weights the auxiliary head
 STEPS = 20  # whose losses are compared
 
 

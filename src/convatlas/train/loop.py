@@ -75,7 +75,7 @@ def train(
         ended = len(past) == recipe.epochs
         if signal or saving:
             if world.leads:
-                saver.save(state, last=bool(signal) and not ended)
+                saver.save(state, last=bool(signal) or ended)
             else:
                 checkpoint.tensors_of(state)  # the parts that this process has
             saved = time.monotonic()
