@@ -1,6 +1,6 @@
 """At least one network of each family, trained on CIFAR-10 by the same short recipe.
 
-    python benchmarks/cifar10.py DATA [--networks resnet20 plain20 ...] [--seeds 0 1 2]
+    python benchmarks/cifar10.py DATA [--networks resnet20 plain20 ...] [--seeds 0 1 2] [--costs]
 
 Every run is a `convatlas train` of its own, whose test images are looked at once.  Stopped and started again it goes on
 where it was, and only runs that are missing are trained: first all networks with the first seed, then with the next.
@@ -51,7 +51,11 @@ def main() -> None:
     parser.add_argument("data", help="cifar10, or a folder with its images in Parquet files")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--costs", action="store_true", help="train nothing, measure steps again on a quiet machine")
     options = parser.parse_args()
+    if options.costs:
+        measure_again()
+        return
     for seed in options.seeds:
         for network in options.networks:
             result = run(options.data, network, seed)
@@ -87,7 +91,7 @@ def write(network: str, results: list[dict]) -> None:
     rows = {row["network"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     accuracy = [result["test"]["accuracy"] for result in results]
     before = rows.get(network, {})
-    cost = {key: before[key] for key in ("step_ms", "peak_mb") if key in before} or measured(network)
+    cost = {key: before[key] for key in ("step_ms", "peak_mb")} if before.get("step_ms") else measured(network)
     rows[network] = {
         "network": network,
         "size": NETWORKS[network],
@@ -107,6 +111,15 @@ def write(network: str, results: list[dict]) -> None:
     }
     order = [name for name in NETWORKS if name in rows]
     RESULTS.write_text(json.dumps([rows[name] for name in order], indent=1) + "\n")
+
+
+def measure_again() -> None:
+    """Fill the columns of cost anew."""
+    rows = json.loads(RESULTS.read_text())
+    for row in rows:
+        row |= measured(row["network"])
+        print(f"{row['network']}: {row['step_ms']} ms, {row['peak_mb']} MB", flush=True)
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def measured(network: str) -> dict[str, float]:

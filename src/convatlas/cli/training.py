@@ -23,9 +23,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     add_data(parser, default="digits")
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read images (default: 0, none)")
-    parser.add_argument(
-        "--read-timeout", type=seconds, default=120, help="seconds an image may take (default: 120)"
-    )
+    parser.add_argument("--read-timeout", type=seconds, default=120, help="seconds an image may take (default: 120)")
     parser.add_argument("--save-every", type=seconds, default=300, help="seconds between checkpoints (default: 300)")
     add_machine(parser)
     processes = "train in so many processes of this machine (default: 1; with torchrun: its own)"
