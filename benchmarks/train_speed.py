@@ -45,7 +45,7 @@ NETWORKS = ("resnet18.b", "resnet50.v1_5", "vgg11_bn", "inception_v3", "densenet
             "se_resnet50.v1_5.bias", "shufflenet.g3")  # fmt: skip
 UNLIKE = {("pytorchcv", "shufflenet.g3"): "shufflenet_g3_w1"}  # joins branches the other way round: as dear, but other
 LIBRARIES = ("torchvision", "timm", "pytorchcv")
-LR, AUX_WEIGHT = 1e-4, 0.4  # as torchvision's script weights the auxiliary head
+LR, AUX_WEIGHT = 1e-5, 0.4  # as torchvision's script weights the auxiliary head
 STEPS = 20  # whose losses are compared
 
 
@@ -135,10 +135,11 @@ def exact(pipe: Connection, library: str, network: str, size: int, batch: int, t
 
 
 def batch_of(seed: int, network: str, size: int, batch: int) -> tuple[Tensor, Tensor]:
-    """Noise, uint8 (N, 3, H, W), and labels (N,)."""
+    """Coloured squares, uint8 (N, 3, H, W), and labels (N,): of noise all images look alike to deep layers."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
-    return images, torch.randint(spec(network).classes, (batch,), generator=generator)
+    squares = torch.randint(256, (batch, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(spec(network).classes, (batch,), generator=generator)
+    return F.interpolate(squares, (size, size)), labels
 
 
 class Turns:
