@@ -28,18 +28,6 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.fixture
-def fault(monkeypatch):
-    """`fault("EIO@fsync:2+")` provokes it from here on; the waits are shortened to nothing."""
-    monkeypatch.setattr(files, "WAITS", (0, 0, 0))
-
-    def provoke(what):
-        files._reached.clear()
-        monkeypatch.setenv("CONVATLAS_FAULT", what)
-
-    return provoke
-
-
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 

@@ -7,7 +7,6 @@ import resource
 import pytest
 import torch
 
-from convatlas import files
 from convatlas.errors import DivergedError, ResourceError, WeightsError
 from convatlas.train import checkpoint
 from convatlas.train.checkpoint import Saver, State, restore, save, saved
@@ -248,18 +247,6 @@ def test_a_folder_that_cannot_be_written_leaves_the_older_ones(tmp_path):
 
 
 # --- C2: Saver ---
-
-
-@pytest.fixture
-def fault(monkeypatch):
-    """`fault("EIO@fsync:2+")` provokes it from here on; the waits are shortened to nothing."""
-    monkeypatch.setattr(files, "WAITS", (0, 0, 0))
-
-    def provoke(what):
-        files._reached.clear()
-        monkeypatch.setenv("CONVATLAS_FAULT", what)
-
-    return provoke
 
 
 def saver_at(step: int, folder) -> tuple[Saver, State]:

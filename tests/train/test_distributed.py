@@ -32,12 +32,6 @@ COUNTS = (1, 2, 3, 11, 12, 13)
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def second_server():
     with serving() as server:
         yield server

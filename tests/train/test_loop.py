@@ -191,6 +191,13 @@ def test_a_run_that_was_stopped_ends_bitwise_alike(tmp_path, undisturbed, stops,
     assert files == undisturbed[1]
 
 
+def test_computing_again_instead_of_keeping_changes_no_bit(tmp_path, undisturbed):
+    fit(tmp_path, recompute="stem")
+    tensors, files = outcome(tmp_path)
+    assert same(tensors, undisturbed[0])
+    assert files == undisturbed[1]
+
+
 def test_a_signal_during_validation_stops_it_and_it_is_done_again(tmp_path, undisturbed):
     data = splits()
     read = data.val.read

@@ -12,16 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from commands import ENVIRONMENT, differences, serving, wait_for, write_pictures
+from commands import ENVIRONMENT, differences, wait_for, write_pictures
 from tiny import images
 
 RECIPE = ["--network", "resnet20", "--recipe", "small", "--epochs", "4", "--batch", "8", "--threads", "1"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

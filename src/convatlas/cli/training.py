@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from ..errors import ConfigError
 from .parts import Commands, add_reading, at_least, command, print_json, print_table, reading, run, seconds
 
 
@@ -25,6 +24,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read images (default: 0, none)")
     parser.add_argument("--read-timeout", type=seconds, default=120, help="seconds an image may take (default: 120)")
     parser.add_argument("--save-every", type=seconds, default=300, help="seconds between checkpoints (default: 300)")
+    again = "compute these modules again instead of keeping them, for memory: 'block*' of a DenseNet, 'stage*.*'"
+    parser.add_argument("--recompute", metavar="MODULES", default="", help=again)
     add_machine(parser)
     processes = "train in so many processes of this machine (default: 1; with torchrun: its own)"
     parser.add_argument("--processes", type=at_least(1), default=1, help=processes)
@@ -115,8 +116,6 @@ def train(args: argparse.Namespace) -> int | None:
     from ..train.job import join, own_device
     from ..train.task import Machine
 
-    if args.processes < 1 or args.timeout <= 0:
-        raise ConfigError("L2", f"--processes {args.processes} --timeout {args.timeout:g}", "give numbers above 0")
     device = own_device(pick_device(args.device))
     if args.processes > 1 and "RANK" not in os.environ:
         from ..train.launch import launch
@@ -128,6 +127,7 @@ def train(args: argparse.Namespace) -> int | None:
             workers=args.workers,
             save_every=args.save_every,
             read_timeout=args.read_timeout,
+            recompute=args.recompute,
             world=world,
         )
         return train_on(machine, args)
@@ -138,9 +138,11 @@ def train_on(machine: Any, args: argparse.Namespace) -> None:
     from ..report import write_report
     from ..train.fit import fit, plan
     from ..train.fsdp import refuse_what_cannot_be_sharded
+    from ..train.memory import keep_freed_memory
     from ..train.progress import Bar
     from ..train.run import Run
 
+    keep_freed_memory()
     leads = machine.world.leads
     console = set_up(args, shows=leads)
     given = {name: value for name, value in vars(args).items() if name.startswith("recipe_") and value is not None}

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..data.decode import shown
 from ..errors import ConfigError, DivergedError, StoppedError
+from ..tree.recompute import recompute
 from ..weights import Bundle, read_tensors
 from . import checkpoint
 from .augment import build_augment
@@ -127,6 +128,8 @@ def begin(task: Task, machine: Machine) -> State:
     recipe, device = task.recipe, machine.device
     torch.manual_seed(mix(task.seed))
     net = start(task).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if machine.recompute:
+        recompute(net, machine.recompute)
     if recipe.batch == 1 and any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
         what = f"{task.arch.name} normalises over the batch, which a batch of 1 has not"
         raise ConfigError("T8", what, "use --batch 2")

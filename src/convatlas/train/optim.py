@@ -1,11 +1,11 @@
 """Update rules and learning rates as the papers state them."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..tree.fold import NORMS
@@ -63,16 +63,8 @@ class CaffeSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                grad = p.grad.add(p, alpha=group["weight_decay"])
-                state["momentum"].mul_(group["momentum"]).add_(grad, alpha=group["lr"])
-                p.sub_(state["momentum"])
+        for p, grad, group in _decayed(self):
+            _advance(p, grad, group, self.state[p])
 
 
 class RMSpropTF(torch.optim.Optimizer):
@@ -98,18 +90,28 @@ class RMSpropTF(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["square"], state["momentum"] = torch.ones_like(p), torch.zeros_like(p)
-                grad = p.grad.add(p, alpha=group["weight_decay"])
-                state["square"].lerp_(grad.square(), 1 - group["decay"])
-                scaled = grad / (state["square"] + group["eps"]).sqrt()
-                state["momentum"].mul_(group["momentum"]).add_(scaled, alpha=group["lr"])
-                p.sub_(state["momentum"])
+        for p, grad, group in _decayed(self):
+            state = self.state[p]
+            if not state:
+                state["square"] = torch.ones_like(p)
+            state["square"].lerp_(grad.square(), 1 - group["decay"])
+            _advance(p, grad / (state["square"] + group["eps"]).sqrt(), group, state)
+
+
+def _decayed(optimizer: torch.optim.Optimizer) -> Iterator[tuple[nn.Parameter, Tensor, dict[str, Any]]]:
+    """Each parameter that has a gradient, the gradient with the weights' decay in it, and the parameter's group."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                yield p, p.grad.add(p, alpha=group["weight_decay"]), group
+
+
+def _advance(p: nn.Parameter, direction: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    """Move a parameter by its momentum, which holds the learning rate."""
+    if "momentum" not in state:
+        state["momentum"] = torch.zeros_like(p)
+    state["momentum"].mul_(group["momentum"]).add_(direction, alpha=group["lr"])
+    p.sub_(state["momentum"])
 
 
 def lr_at(recipe: Recipe, step: int, steps_per_epoch: int, history: Sequence[Mapping[str, Any]] = ()) -> float:

@@ -35,10 +35,14 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """All that does not: where it runs, how many processes read images, how often the state is saved (seconds)."""
+    """All that does not: where it runs, how many processes read images, how often the state is saved (seconds).
+
+    `recompute` names the modules that are computed again instead of kept, see `convatlas.recompute`.
+    """
 
     device: str = "cpu"
     workers: int = 0
     save_every: float = 300
     read_timeout: float = 120
+    recompute: str = ""
     world: World = field(default=ALONE)
