@@ -342,6 +342,13 @@ def test_three_bad_steps_in_a_row_end_it_and_name_step_rate_and_images(tmp_path)
     assert "--lr" in error.remedy
 
 
+def test_how_many_bad_steps_are_borne_can_be_said(tmp_path):
+    with pytest.raises(DivergedError, match="not finite in 1 steps up to 4 at"):
+        fit(tmp_path / "one", notes=Spoilt(4), max_bad_steps=1)
+    _, _, state = fit(tmp_path / "five", notes=Spoilt(4, 5, 6, 7), max_bad_steps=5)
+    assert state.step == 3 * STEPS
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop_tf"])
 @pytest.mark.parametrize("batch", [8, 64, 256])
 def test_a_monstrous_rate_diverges_and_leaves_only_finite_files(tmp_path, optimizer, batch):

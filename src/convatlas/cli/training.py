@@ -24,6 +24,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--workers", type=at_least(0), default=0, help="processes that read images (default: 0, none)")
     parser.add_argument("--read-timeout", type=seconds, default=120, help="seconds an image may take (default: 120)")
     parser.add_argument("--save-every", type=seconds, default=300, help="seconds between checkpoints (default: 300)")
+    diverged = "steps in a row that may not be finite before training ends, diverged (default: 3)"
+    parser.add_argument("--max-bad-steps", type=at_least(1), default=3, help=diverged)
     again = "compute these modules again instead of keeping them, for memory: 'block*' of a DenseNet, 'stage*.*'"
     parser.add_argument("--recompute", metavar="MODULES", default="", help=again)
     add_machine(parser)
@@ -127,6 +129,7 @@ def train(args: argparse.Namespace) -> int | None:
             workers=args.workers,
             save_every=args.save_every,
             read_timeout=args.read_timeout,
+            max_bad_steps=args.max_bad_steps,
             recompute=args.recompute,
             world=world,
         )

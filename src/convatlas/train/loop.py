@@ -33,8 +33,6 @@ from .step import learn, precision
 from .task import Machine, Task
 from .watcher import Watcher
 
-MOST_BAD_STEPS = 3  # in a row, then training has diverged
-
 
 def train(
     task: Task,
@@ -100,8 +98,8 @@ def train(
             pixels, labels, count = pixels.to(machine.device), labels.to(machine.device), order.images_in(state.step)
             learned = learn(state, task, machine, pixels, labels, lr, count)
             bad = 0 if learned else bad + 1
-            if bad == MOST_BAD_STEPS:
-                raise diverged(state.step, lr, [str(splits.train.names[i]) for i in indices.tolist()])
+            if bad == machine.max_bad_steps:
+                raise diverged(bad, state.step, lr, [str(splits.train.names[i]) for i in indices.tolist()])
             state.step = world.step = state.step + 1
             state.seconds += time.monotonic() - started
             watcher.step(state, total, count)
@@ -218,8 +216,8 @@ def keep(state: State, images: int) -> tuple[str, dict[str, Any]]:
     return ("best", best) if best["val_accuracy"] - last["val_accuracy"] > by_chance else ("last", last)
 
 
-def diverged(step: int, lr: float, names: Sequence[str]) -> DivergedError:
+def diverged(bad: int, step: int, lr: float, names: Sequence[str]) -> DivergedError:
     """The error T1."""
     batch = ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    what = f"loss or gradient not finite in {MOST_BAD_STEPS} steps up to {step} at lr {lr:g} (batch: {batch})"
+    what = f"loss or gradient not finite in {bad} steps up to {step} at lr {lr:g} (batch: {batch})"
     return DivergedError("T1", what, CALMER)

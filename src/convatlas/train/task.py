@@ -37,6 +37,7 @@ class Task:
 class Machine:
     """All that does not: where it runs, how many processes read images, how often the state is saved (seconds).
 
+    After `max_bad_steps` in a row whose loss or gradient is not finite, training has diverged.
     `recompute` names the modules that are computed again instead of kept, see `convatlas.recompute`.
     """
 
@@ -44,5 +45,6 @@ class Machine:
     workers: int = 0
     save_every: float = 300
     read_timeout: float = 120
+    max_bad_steps: int = 3
     recompute: str = ""
     world: World = field(default=ALONE)
