@@ -30,8 +30,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/recompute.py
+	$(BIN)/python benchmarks/train_speed.py
+	$(BIN)/python benchmarks/train_memory.py
+	$(BIN)/python benchmarks/neighbour.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
