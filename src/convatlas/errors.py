@@ -4,6 +4,9 @@ Exit codes: 0 ok, 1 our bug, 2 configuration, 3 data, 4 weights or checkpoint, 5
 7 distributed, 130/143 stopped by a signal after saving.
 """
 
+import importlib
+from typing import Any
+
 
 class ConvatlasError(Exception):
     """`error[ID]: what happened. Remedy: what to do.`  The ID is a case of the fault catalogue, for example `D1`."""
@@ -69,3 +72,12 @@ class StoppedError(ConvatlasError):
 def explain(error: OSError) -> str:
     """`No space left on device` of an OSError, without its path (the caller names that)."""
     return error.strerror or type(error).__name__
+
+
+def library(module: str, extra: str) -> Any:
+    """A module of a library that the extra `extra` brings.  Raises ResourceError L5 if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        what = f"{module.partition('.')[0]} is not installed"
+        raise ResourceError("L5", what, f"pip install 'convatlas[{extra}]'") from error

@@ -28,6 +28,22 @@ def test_equals_the_transforms_of_torchvision(height, width, interpolation):
     assert torch.equal(ours, theirs(image(height, width)))
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 7), (4, 3, 6, 5), (2, 3, 1, 1)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalization_is_torchvisions_however_the_pixels_lie(shape, channels):
+    pre = Preprocess().for_channels(channels)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    taken = pixels if channels == 3 else luma(pixels)
+    wanted = v2.functional.normalize(taken.float() * (1 / 255), list(pre.mean), list(pre.std))
+    before = pixels.clone()
+    for laid in (pixels, pixels.movedim(-3, -1).contiguous().movedim(-1, -3)):
+        found = pre.normalize(laid)
+        assert torch.equal(found, wanted)
+        if channels == 3:
+            assert found.stride() == laid.stride()  # the layout stays, for the network's sake
+    assert torch.equal(pixels, before)
+
+
 def test_an_image_that_fits_keeps_its_pixels():
     assert torch.equal(Preprocess(size=32, resize=32).geometry(image(32, 32)), image(32, 32))
     assert torch.equal(Preprocess(size=24, resize=32).geometry(image(32, 32)), image(32, 32)[:, 4:28, 4:28])

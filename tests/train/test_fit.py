@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
+from convatlas.deploy import of_bundle, predict_files
 from convatlas.errors import ConfigError
 from convatlas.train.fit import fit, pick_device, plan
 from convatlas.train.measure import measure
 from convatlas.train.run import Run, png
+from convatlas.weights import Bundle
 
 from tiny import Notes, images
 
@@ -47,6 +50,22 @@ def test_what_cannot_be_trained_is_refused(folder, given, id):
     with pytest.raises(ConfigError) as caught:
         plan(folder, **given)
     assert caught.value.id == id
+
+
+@pytest.mark.parametrize(("size", "side"), [(None, 550), (300, 1100)])
+def test_large_photos_keep_what_the_input_needs_in_training_measuring_and_prediction(tmp_path, size, side):
+    for number in range(20):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((1200, 1100), 90).save(path)
+    planned = plan(tmp_path / "photos", network="resnet18", size=size)
+    splits, pre = planned.task.splits, planned.task.pre
+    assert {splits.train.read(i).shape[1] for i in range(3)} == {side}
+    bundle = Bundle(planned.task.arch, planned.task.arch.build().state_dict(), classes=splits.classes, preprocess=pre)
+    bundle, found, _ = measure(bundle.save(tmp_path / "a.safetensors"), tmp_path / "photos")
+    paths = [tmp_path / "photos" / name for name in found.names]
+    predicted = [dict(row.top)["a"] for row in predict_files(of_bundle(bundle), paths)]
+    assert predicted == pytest.approx(found.logits.softmax(1)[:, 0].tolist(), abs=1e-5)  # folded norms round otherwise
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

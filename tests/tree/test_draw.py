@@ -33,6 +33,8 @@ from convatlas.tree.draw.layout import layout
 from convatlas.tree.draw.marks import BOLD, SIZES, TIMES, Block, Label, Panel, Wire
 from convatlas.tree.draw.page import PAGE, page, rounded
 
+from forms import FORMS, but_the_deep, every_form
+
 BOXES = ("conv", "fc", "pool", "other")
 
 
@@ -75,7 +77,7 @@ def on_meta():
 
 @cache
 def page_named(name: str) -> Block:
-    return page_of(zoo.create(name), zoo.spec(name).size)
+    return page_of(zoo.spec(name).skeleton(), zoo.spec(name).size)
 
 
 def page_of(net: nn.Module, size: int = 224, in_channels: int = 3) -> Block:
@@ -93,9 +95,9 @@ def words_of_svg(svg: str) -> str:
 # ---- every network
 
 
-@pytest.mark.parametrize("name", zoo.list_networks())
-def test_every_network_draws_and_names_all_its_leaves(name):
-    net = zoo.create(name)
+@every_form
+def test_a_network_draws_and_names_all_its_leaves(name):
+    net = zoo.spec(name).skeleton()
     svg = draw(net, size=zoo.spec(name).size, title=name)
     words = words_of_svg(svg)
     assert name in words
@@ -105,7 +107,7 @@ def test_every_network_draws_and_names_all_its_leaves(name):
             assert label(leaf) in words
 
 
-@pytest.mark.parametrize("name", zoo.list_networks())
+@but_the_deep
 def test_nothing_overlaps(name):
     check_geometry(page_named(name))
 
@@ -189,11 +191,12 @@ def apart(a, b, eps=1e-6) -> bool:
     return a[2] <= b[0] + eps or b[2] <= a[0] + eps or a[3] <= b[1] + eps or b[3] <= a[1] + eps
 
 
-def test_text_is_not_wider_than_its_estimate():
+@pytest.mark.parametrize("names", [FORMS, pytest.param(zoo.list_networks(), marks=pytest.mark.slow)], ids=len)
+def test_text_is_not_wider_than_its_estimate(names):
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
-    pages = [page_named(name) for name in zoo.list_networks()] + [page_of(with_side_heads())]
+    pages = [page_named(name) for name in names] + [page_of(with_side_heads())]
     found = {(m.text, m.size): m.width for block in pages for m in block.marks if isinstance(m, Label)}
     assert len(found) > 100
     for (text, size), width in found.items():

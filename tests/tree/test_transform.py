@@ -54,6 +54,37 @@ def test_folding_batch_norm_keeps_the_logits(net, x):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "left"), [("densenet40_k12", 39), ("densenet_bc100_k12", 51), ("preact_resnet110", 54)]
+)
+def test_folding_reaches_from_one_sequential_into_the_next_and_not_across_a_join(name, left, x):
+    """What stays begins a unit: there, the map it reads is also the shortcut's, or the block's."""
+    torch.manual_seed(0)
+    net = create(name).eval().double()
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.normal_(m.running_mean, std=0.2)
+            nn.init.uniform_(m.running_var, 0.5, 2)
+    before = net(x.double())
+    fold_batch_norm(net)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) == left
+    assert (net(x.double()) - before).abs().max() <= 1e-12 * before.abs().max()
+
+
+@torch.no_grad()
+def test_folding_leaves_what_an_auxiliary_head_reads():
+    parts = {"stem": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4), "head": classifier(4, 2)}
+    net = Net(parts, aux={"stem": classifier(4, 2)}).eval()
+    nn.init.normal_(net.norm.running_mean)
+    images = torch.randn(2, 3, 8, 8)
+    logits, side = net(images, aux=True)
+    again, side_again = fold_batch_norm(net)(images, aux=True)
+    assert torch.allclose(again, logits)
+    assert torch.equal(side_again["stem"], side["stem"])
+    assert isinstance(net.norm, nn.BatchNorm2d)
+
+
+@torch.no_grad()
 def test_one_channel_gives_on_grey_what_three_gave_on_its_rgb_copy(net, x):
     grey = x[:, :1]
     before = net(grey.expand(-1, 3, -1, -1))

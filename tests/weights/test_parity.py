@@ -34,7 +34,7 @@ def logits_cases() -> Iterator:
     for peer in PEERS:
         if peer.library != "akamaster":
             name = smallest(peer)
-            slow = counts(spec(name))[1] > 8e9 or peer.library == "keras"
+            slow = counts(spec(name))[1] > 7e9 or peer.library == "keras"
             yield pytest.param(peer, name, marks=[pytest.mark.slow] if slow else [], id=f"{peer.library}-{name}")
 
 

@@ -2,7 +2,9 @@
 
 Rules: JPEG, PNG, GIF, WebP, BMP, TIFF and PNM, recognised by content, never by name; the pixel limit is checked before
 anything is decoded; EXIF orientation is applied; alpha is laid over white; CMYK is converted by Pillow; 16-bit samples
-keep their high byte; 32-bit and floating-point samples are refused; of an animation the first frame is taken.
+keep their high byte; 32-bit and floating-point samples are refused; of an animation the first frame is taken; a large
+JPEG is decoded at 1/2, 1/4 or 1/8 of its size (by fewer coefficients of its cosine transform, which is quick and gives
+nearly the same as to shrink it later), as long as its shorter side keeps `enough` pixels: see `Preprocess.enough`.
 """
 
 import io
@@ -29,6 +31,7 @@ from torch import Tensor
 from ..errors import DataError
 
 MAX_PIXELS = 50_000_000
+ENOUGH = 512  # px: all of the scales that VGG's crops are taken from for 224
 
 REMEDY = "replace or remove it, or run with --on-bad-file=skip"
 
@@ -74,10 +77,12 @@ _UPRIGHT = {  # EXIF 2.32, tag 0x0112: what undoes each orientation
 }
 
 
-def decode(source: bytes | Path, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Tensor:
-    """Decode an image to uint8 (3, H, W) RGB.
+def decode(
+    source: bytes | Path, *, enough: int = ENOUGH, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Tensor:
+    """Decode an image to uint8 (3, H, W) RGB, channels last in memory.
 
-    `name` is what errors call the image; a path's name is itself.
+    `enough` is what the shorter side of a large JPEG keeps, in px; `name` what errors call the image, of a path itself.
     Raises DataError: D1 damaged, D2 empty, D3 not an image, D5 more than `max_pixels`, D9 samples of 32 bits,
     and what `read_file` raises for a path.
     """
@@ -96,6 +101,8 @@ def decode(source: bytes | Path, *, max_pixels: int = MAX_PIXELS, name: str | No
         if width * height > max_pixels:
             what = f"{name}: {width}x{height} px exceeds --max-pixels {max_pixels:,}"
             raise DataError("D5", what, f"{REMEDY}, or raise --max-pixels")
+        if format == "JPEG":
+            image.draft(None, (enough, enough))
         image.load()
         return _pixels(_upright(image), name, format)
     except (DataError, MemoryError):
@@ -113,6 +120,14 @@ def is_animated(source: bytes) -> bool:
     return format in ("GIF", "PNG", "WebP", "TIFF") and getattr(
         _FORMATS[format](io.BytesIO(source)), "is_animated", False
     )
+
+
+def full_size(source: bytes) -> tuple[int, int]:
+    """Height and width in px of a decodable image, upright and not scaled.  Reads headers only."""
+    image = _FORMATS[detect(source)](io.BytesIO(source))
+    width, height = image.size
+    on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if on_its_side and detect(source) != "TIFF" else (height, width)
 
 
 def is_turned(source: bytes) -> bool:
@@ -195,4 +210,5 @@ def _pixels(image: Image.Image, name: str, format: str) -> Tensor:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)

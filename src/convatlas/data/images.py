@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .blocks import Blocks
-from .decode import decode, shown
+from .decode import ENOUGH, decode, shown
 from .names import chosen
 
 MEMORY_LIMIT = 1 << 30  # bytes of decoded images to hold
@@ -64,6 +64,10 @@ class Images:
             changed=self.changed and _Chosen(self.changed, places),
         )
 
+    def keeping(self, enough: int) -> "Images":
+        """The same images, of which large JPEGs keep `enough` px of their shorter side when they are decoded."""
+        return replace(self, read=replace(self.read, enough=enough)) if isinstance(self.read, Decoder) else self
+
     def in_memory(self, limit_bytes: int = MEMORY_LIMIT, progress: Progress | None = None) -> "Images":
         """The same images, decoded once and held, if they fit `limit_bytes`; else these.  Raises what `read` raises."""
         store = Store(limit_bytes)
@@ -87,10 +91,12 @@ class Decoder:
     names: Sequence[str]
     prefix: str
     max_pixels: int
+    enough: int = ENOUGH
 
     def __call__(self, index: int) -> Tensor:
         """Uint8 (3, H, W).  Raises what `content` and `decode` raise."""
-        return decode(self.content(index), max_pixels=self.max_pixels, name=shown(self.prefix + self.names[index]))
+        name = shown(self.prefix + self.names[index])
+        return decode(self.content(index), enough=self.enough, max_pixels=self.max_pixels, name=name)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import DataError
 from .check import BadFile, bad_file
 from .copies import SMALLEST, equal, likeness, near
-from .decode import detect, is_animated, is_turned
+from .decode import detect, full_size, is_animated, is_turned
 from .images import Images, Progress, for_each
 from .splits import PARTS, Source, Splits, split
 
@@ -125,8 +125,8 @@ def inspect(source: Source, progress: Progress | None = None) -> Inspection:
 
 
 def look(pixels: Tensor, content: bytes | None) -> tuple:
-    """The `SEEN` of one image: uint8 (3, H, W), and its file if it has one."""
-    height, width = pixels.shape[1:]
+    """The `SEEN` of one image: uint8 (3, H, W), and the file, if it has one, of which they may be a smaller copy."""
+    height, width = pixels.shape[1:] if content is None else full_size(content)
     shades = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels]).double()
     values = torch.arange(256, dtype=torch.float64) / 255
     return (
@@ -136,8 +136,8 @@ def look(pixels: Tensor, content: bytes | None) -> tuple:
         torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[0], pixels[2]),
         content is not None and is_animated(content),
         content is not None and is_turned(content),
-        (shades @ values / (height * width)).numpy(),
-        (shades @ values.square() / (height * width)).numpy(),
+        (shades @ values / pixels[0].numel()).numpy(),
+        (shades @ values.square() / pixels[0].numel()).numpy(),
         _digest(content or b""),
         _digest(f"{height}x{width}".encode(), pixels.contiguous().numpy().data),
         likeness(pixels),

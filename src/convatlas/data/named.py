@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from ..errors import ResourceError
 from .decode import MAX_PIXELS, one_line, shown
@@ -79,6 +78,8 @@ def _torchvision(name: str, download: bool) -> Source:
 
 def _dataset(name: str, download: bool, *, train: bool) -> Any:
     """The torchvision data set, which verifies the checksums of what it fetches."""
+    from torchvision import datasets
+
     class_name, size = _TORCHVISION[name]
     root = data_root()
     try:
@@ -95,6 +96,8 @@ def _dataset(name: str, download: bool, *, train: bool) -> Any:
 
 def _imagenet(max_pixels: int) -> Source:
     """ILSVRC 2012.  The labels of its test set were never published, so its validation set is the test part."""
+    from torchvision import datasets
+
     root = data_root() / "imagenet"
     try:
         train, val = (datasets.ImageNet(root, split=split) for split in ("train", "val"))

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ConfigError, explain
 from .archive import is_archive, unpacked
 from .check import OnAnimated, OnBadFile, check
-from .decode import MAX_PIXELS, shown
+from .decode import ENOUGH, MAX_PIXELS, shown
 from .folder import read_folder
 from .images import Progress
 from .named import NAMES, read_named
@@ -25,6 +25,7 @@ def open_data(
     *,
     seed: int = 0,
     record: Mapping[str, Any] | None = None,
+    enough: int = ENOUGH,
     on_bad_file: OnBadFile = "fail",
     on_animated: OnAnimated = "first",
     download: bool = False,
@@ -36,7 +37,8 @@ def open_data(
     """Open the data set `spec`: one of `NAMES`, a folder, an archive of one, Parquet files or WebDataset shards.
 
     Every file is read once (see `check`), unless `on_bad_file` is `lazy`.  Parts that are not given are cut by `seed`;
-    with a `record` (of `Splits.record`) all parts are exactly as there.  A named set is fetched only by `download`.
+    with a `record` (of `Splits.record`) all parts are exactly as there.  Large JPEGs keep `enough` px of their shorter
+    side (`Preprocess.enough`).  A named set is fetched only by `download`.
     Raises ConfigError L7 for a spec that is nothing, ResourceError for data that is not there or cannot be fetched, and
     DataError for data that cannot be used.
     """
@@ -51,7 +53,8 @@ def open_data(
     large = ()
     if len(source.images) > MANY and on_bad_file != "lazy" and source.images.content is not None:
         large = (f"each of {len(source.images):,} images is read before training; --on-bad-file=lazy starts at once",)
-    images, bad, warnings = check(source.images, on_bad_file, on_animated=on_animated, progress=progress)
+    images = source.images.keeping(enough)
+    images, bad, warnings = check(images, on_bad_file, on_animated=on_animated, progress=progress)
     source = replace(source, warnings=source.warnings + large + warnings)
     return split(source, images, seed, bad) if record is None else restore(source, images, record)
 

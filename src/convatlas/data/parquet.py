@@ -4,14 +4,14 @@ import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, ResourceError
+from ..errors import DataError, library
 from .blocks import Blocks
 from .decode import MAX_PIXELS, REMEDY, one_line, shown
 from .folder import natural
@@ -74,6 +74,17 @@ def read_parquet(path: Path, *, max_pixels: int = MAX_PIXELS) -> Source:
     return Source(path.stem, images, parts if len(parts) > 1 else None)
 
 
+def encoded_images(path: Path) -> tuple[int, Callable[[int], bytes]]:
+    """How many rows a Parquet file has, and the encoded image of each, called `path/row`; it needs no labels.
+
+    Raises DataError D3 for what is no Parquet file, D11 for a missing column; and what is asked for a row, D1 and D2.
+    """
+    reader = _open(path)
+    count = reader.metadata.num_rows
+    file = _File(path, _column(path, reader, IMAGE_COLUMNS), "", None, _groups(reader))
+    return count, _Rows([file], f"{path}/", range(count))
+
+
 @dataclass(frozen=True)
 class _File:
     """A Parquet file: which of its columns matter, its class names, and (rows, bytes) of its row groups."""
@@ -87,11 +98,7 @@ class _File:
 
 def _open(path: Path) -> Any:
     """What pyarrow makes of the file."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ResourceError("L5", "pyarrow is not installed", "pip install 'convatlas[parquet]'") from error
+    pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -101,16 +108,24 @@ def _open(path: Path) -> Any:
 
 
 def _describe(path: Path, reader: Any) -> _File:
+    label = _column(path, reader, LABEL_COLUMNS)
+    classes = _class_names(reader.schema_arrow.metadata or {}, label)
+    return _File(path, _column(path, reader, IMAGE_COLUMNS), label, classes, _groups(reader))
+
+
+def _column(path: Path, reader: Any, names: tuple[str, ...]) -> str:
+    """The first of these columns that there is."""
     columns = reader.schema_arrow.names
-    image = next((name for name in IMAGE_COLUMNS if name in columns), None)
-    label = next((name for name in LABEL_COLUMNS if name in columns), None)
-    if image is None or label is None:
-        wanted = f"{' or '.join(IMAGE_COLUMNS)} and of {', '.join(LABEL_COLUMNS)}"
-        what = f"{shown(path)}: the columns are {', '.join(columns)}"
-        raise DataError("D11", what, f"name the columns {wanted}")
+    for name in names:
+        if name in columns:
+            return name
+    what = f"{shown(path)}: the columns are {', '.join(columns)}"
+    raise DataError("D11", what, f"call one of them {' or '.join(names)}")
+
+
+def _groups(reader: Any) -> tuple[tuple[int, int], ...]:
     groups = (reader.metadata.row_group(number) for number in range(reader.num_row_groups))
-    sizes = tuple((group.num_rows, group.total_byte_size) for group in groups)
-    return _File(path, image, label, _class_names(reader.schema_arrow.metadata or {}, label), sizes)
+    return tuple((group.num_rows, group.total_byte_size) for group in groups)
 
 
 def _labels(file: _File, reader: Any) -> Iterator[int | str]:
@@ -135,7 +150,7 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | 
 class _Rows:
     """The encoded image of any row.  Row groups are read whole and the last ones held, up to `_HELD_BYTES`."""
 
-    def __init__(self, files: Sequence[_File], prefix: str, names: Sequence[str]):
+    def __init__(self, files: Sequence[_File], prefix: str, names: Sequence[object]):
         self.files, self.prefix, self.names = files, prefix, names
         self.groups = [(file, group) for file in files for group in range(len(file.groups))]
         self.ends = list(accumulate(rows for file in files for rows, _ in file.groups))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import files
-from ..errors import ConfigError, DataError, ResourceError
+from ..errors import ConfigError, DataError, library
 from .decode import detect, shown
 from .images import Images, Progress
 from .splits import Source
@@ -128,16 +128,12 @@ class _Parquet(Iterable[bytes]):
     span: range
 
     def __iter__(self) -> Iterator[bytes]:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            raise ResourceError("L5", "pyarrow is not installed", "pip install 'convatlas[parquet]'") from error
+        pa, pq = library("pyarrow", "parquet"), library("pyarrow.parquet", "parquet")
         label = {"_type": "ClassLabel", "names": list(self.images.classes)}
         features = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
         image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
         schema = pa.schema({"image": image, "label": pa.int64()}, metadata={"huggingface": json.dumps(features)})
-        sink = _Sink()
+        sink = Sink()
         with pq.ParquetWriter(sink, schema, compression="none", use_dictionary=False) as writer:
             for rows in self._groups():
                 writer.write_table(pa.Table.from_pylist(rows, schema))
@@ -156,23 +152,27 @@ class _Parquet(Iterable[bytes]):
                 rows, held = [], 0
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """What has been written since it was last taken."""
 
     def __init__(self):
         self._written, self._length = bytearray(), 0
 
     def writable(self) -> bool:
+        """Yes."""
         return True
 
     def write(self, content) -> int:
+        """Put it behind the rest."""
         self._written += content
         self._length += len(content)
         return len(content)
 
     def tell(self) -> int:
+        """How much has been written in all, bytes."""
         return self._length
 
     def take(self) -> bytes:
+        """It, once."""
         written, self._written = bytes(self._written), bytearray()
         return written

@@ -77,7 +77,7 @@ def read_shards(spec: str | Path, *, max_pixels: int = MAX_PIXELS, progress: Pro
     spans = index.record["parts"]
     known = next(iter(spans.values()))[1]
     classes, numbers = labels.resolve(_class_names(every_shard[0].path.parent), known, lambda i: shown(names[i]))
-    content = _Members(every_shard, names, arrays["shard"], arrays["offset"], arrays["size"], max_pixels)
+    content = Members(every_shard, names, arrays["shard"], arrays["offset"], arrays["size"], max_pixels)
     images = Images(
         classes=classes,
         labels=numbers,
@@ -145,7 +145,7 @@ def _blocks(shard: np.ndarray, offset: np.ndarray, size: np.ndarray) -> Blocks |
 
 
 @dataclass(frozen=True, eq=False)
-class _Members:
+class Members:
     """The bytes of any image, read where it lies."""
 
     shards: Sequence[Shard]
@@ -156,6 +156,7 @@ class _Members:
     max_pixels: int
 
     def __call__(self, index: int) -> bytes:
+        """Of image `index`.  Raises DataError: D5 too long, D14 not readable, D15 a shard that is gone or changed."""
         shard, offset, size = self.shards[self.shard[index]], int(self.offset[index]), int(self.size[index])
         name = shown(self.names[index])
         if size > most_bytes(self.max_pixels):

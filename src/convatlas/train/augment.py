@@ -50,7 +50,7 @@ def _digits(pre: Preprocess, fill: list[int]) -> list[Augment]:
 
 def _small(pre: Preprocess, fill: list[int]) -> list[Augment]:
     """For CIFAR: pad by an eighth (4 px), crop, flip [arXiv:1512.03385, Sec. 4.2]."""
-    crop = v2.RandomCrop(pre.size, padding=max(1, pre.size // 8), fill=fill)  # type: ignore[arg-type]
+    crop = v2.RandomCrop(pre.size, padding=max(1, pre.size // 8), fill=fill)
     return [pre.geometry, crop, v2.RandomHorizontalFlip()]
 
 

@@ -76,10 +76,15 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def like(target: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor in parts, if `target` is in parts and has the same shape; it is the same in all processes."""
-    if isinstance(target, DTensor) and target.shape == tensor.shape:
+    """The tensor, the same in all processes, laid out as `target` is if it has its shape: in parts, or channels last.
+
+    A fused optimizer pairs weights and momentum by their place in memory.
+    """
+    if target.shape != tensor.shape:
+        return tensor
+    if isinstance(target, DTensor):
         return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements)
-    return tensor
+    return torch.empty_like(target, dtype=tensor.dtype).copy_(tensor)
 
 
 class Ranks(World):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..data import Preprocess
 from ..data.check import changes
 from ..data.open import open_data
 from ..data.splits import PARTS
@@ -60,14 +61,17 @@ def plan(
     `open_pretrained` raises.
     """
     bundle = open_pretrained(pretrained, network) if pretrained else None
-    splits = open_data(data, seed=split_seed, **opening)
+    if bundle:
+        pre = bundle.preprocess.for_size(size or bundle.spec.size)
+    else:
+        pre = Preprocess(size, size) if size else Preprocess()  # but for what the images will say
+    splits = open_data(data, seed=split_seed, enough=pre.enough, **opening)
     choice = choose(splits, device)
     name = str(recipe or ("finetune" if bundle else choice.recipe))
     chosen, scaling = scaled(Recipe.load(name), overrides or {})
     classes = len(splits.classes)
     if bundle:
-        size = size or bundle.spec.size
-        arch, pre = replace(bundle.spec, classes=classes, size=size), bundle.preprocess.for_size(size)
+        size, arch = pre.size, replace(bundle.spec, classes=classes, size=pre.size)
         head = "its head is kept" if keeps_head(bundle, splits.classes) else "its head is new"
         why = f"{arch.name} from {pretrained}, at {size} px; {head}"
     else:

@@ -42,7 +42,7 @@ class Augmented:
 def train_batches(
     images: Images, augment: Augment, size: int, order: Order, workers: int = 0, read_timeout: float = 120
 ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-    """Batches (uint8 (N, 3, size, size), labels (N,), indices (N,)) in the given order.
+    """Batches (uint8 (N, 3, size, size) channels last, labels (N,), indices (N,)) in the given order.
 
     With `workers`, that many processes read ahead.  Raises DataError for an image that can no longer be read, and
     LostWorkerError for the second worker that dies, or takes `read_timeout` seconds for one image; without workers
@@ -57,8 +57,8 @@ def train_batches(
         mark, pinned = Mark(), torch.cuda.is_available()
         with watched(mark, name_of, read_timeout):
             for places in order:
-                batch = torch.empty((len(places), 3, size, size), dtype=torch.uint8, pin_memory=pinned)
-                yield augmented.fill(batch, places, mark)
+                batch = torch.empty((len(places), size, size, 3), dtype=torch.uint8, pin_memory=pinned)
+                yield augmented.fill(batch.movedim(-1, 1), places, mark)
 
     def read_elsewhere() -> Generator[Tensor, None, None]:
         return read_ahead(augmented.fill, order, size, workers, read_timeout, name_of)

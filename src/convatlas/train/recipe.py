@@ -17,6 +17,7 @@ from ..errors import ConfigError, explain
 from .builtin import builtin
 
 MAX_BYTES = 1 << 13  # of a recipe file; the parsers' time may grow with the square
+DEEPEST = 8  # brackets within brackets
 
 
 def _option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float = 0, high: float = math.inf) -> Any:
@@ -170,7 +171,12 @@ def _read(file: Path, path: str | Path) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML of plain keys and values: no anchors, aliases and tags, no key twice."""
+    """YAML of plain keys and values: no anchors, aliases and tags, no key twice, no deep nesting, which takes long."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - PyYAML's name
+        if self.flow_level >= DEEPEST:
+            raise yaml.MarkedYAMLError(problem="brackets are nested too deep", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()

@@ -83,9 +83,12 @@ class Shuffle(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W) in the same memory format; C must be divisible by groups."""
+        """(N, C, H, W) -> (N, C, H, W) in the same memory format; C must be divisible by groups.
+
+        Exported, it is always the reshape, transpose and reshape that runtimes know as a shuffle.
+        """
         n, c, h, w = x.shape
-        if x.is_contiguous(memory_format=torch.channels_last):
+        if x.is_contiguous(memory_format=torch.channels_last) and not torch.compiler.is_exporting():
             return torch.stack(x.permute(0, 2, 3, 1).chunk(self.groups, 3), 4).flatten(3).permute(0, 3, 1, 2)
         return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 

@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -18,16 +18,41 @@ from .layers import SE, SamePad
 def fold_batch_norm(net: Net) -> Net:
     """Fold every BatchNorm into the convolution right before it, for inference: same logits up to rounding.
 
-    Puts the network in eval mode.  A BatchNorm that does not follow a convolution stays.
+    Puts the network in eval mode.  A BatchNorm that does not follow a convolution stays: where a unit begins with it,
+    as in DenseNet and behind the additions of pre-activation networks.
     """
     net.eval()
-    for chain in [m for m in net.modules() if isinstance(m, nn.Sequential)]:
-        children = list(chain.named_children())
-        for (name, first), (after, second) in pairwise(children):
+    for chain in chains(net):
+        for (owner, name, first), (owner_after, after, second) in pairwise(chain):
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                chain.set_submodule(name, fuse_conv_bn_eval(first, second))
-                delattr(chain, after)
+                owner.set_submodule(name, fuse_conv_bn_eval(first, second))
+                delattr(owner_after, after)
     return net
+
+
+def chains(net: Net) -> Iterator[list[tuple[nn.Module, str, nn.Module]]]:
+    """The layers that run one after another with nothing else reading between them, as (owner, name, layer).
+
+    Nested Sequentials are one chain.  A combinator ends it, and begins one for each of its children.
+    """
+    for module in list(net.modules()):
+        if isinstance(module, Net):
+            last = [part in module.aux for part in module.parts]
+            cuts = [0, *(i + 1 for i, cut in enumerate(last) if cut), len(last)]
+            for start, stop in pairwise(cuts):
+                yield [layer for part in module.parts[start:stop] for layer in _layers(module, part)]
+        elif not isinstance(module, nn.Sequential):
+            for name in list(module._modules):
+                yield list(_layers(module, name))
+
+
+def _layers(owner: nn.Module, name: str) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    layer = owner.get_submodule(name)
+    if not isinstance(layer, nn.Sequential):
+        yield owner, name, layer
+        return
+    for child in list(layer._modules):
+        yield from _layers(layer, child)
 
 
 def batch_norm_eps(net: Net, eps: float) -> Net:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..data import Preprocess
@@ -36,8 +37,13 @@ class Bundle:
 
     def build(self) -> Net:
         """The network with a copy of these weights, in eval mode."""
-        net = self.spec.skeleton().to_empty(device="cpu")
-        net.load_state_dict(self.weights)
+        net = self.spec.skeleton()
+        types = {name: tensor.dtype for name, tensor in net.state_dict().items()}
+        copies = {
+            name: tensor.to(types.get(name), copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in self.weights.items()
+        }
+        net.load_state_dict(copies, assign=True)  # `to_empty` would import all of sympy
         return net.eval()
 
     def digest(self) -> str:

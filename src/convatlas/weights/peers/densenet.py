@@ -1,7 +1,7 @@
 """DenseNet elsewhere."""
 
 from ...zoo import Arch
-from .peer import Peer, Rules, Unlike, identity, of_keras, pair
+from .peer import Peer, Rules, Unlike, for_small, identity, of_keras, pair
 
 DEPTHS = (121, 161, 169, 201)
 NAMES = identity([f"densenet{depth}" for depth in DEPTHS])
@@ -45,9 +45,8 @@ def keras(spec: Arch) -> Rules:
 
 def pytorchcv(spec: Arch) -> Rules:
     """Pytorchcv begins a stage with the transition before it, and counts units from 1."""
-    small = spec.size <= 32
     return (
-        *(((r"stem\.conv", "features.init_block"),) if small else pair(r"stem", "features.init_block")),
+        *(((r"stem\.conv", "features.init_block"),) if for_small(spec) else pair(r"stem", "features.init_block")),
         *pair(r"block(\d)\.(\d+)\.new\.(conv\d)", lambda m: f"features.stage{m[1]}.unit{int(m[2]) + 1}.{m[3]}"),
         *pair(r"transition(\d)\.conv", lambda m: f"features.stage{int(m[1]) + 1}.trans{int(m[1]) + 1}.conv"),
         (r"final\.norm", "features.post_activ.bn"),

@@ -122,6 +122,11 @@ def pair(pattern: str, new: str | Callable[[re.Match[str]], str]) -> Rules:
     return (rf"{pattern}\.conv", lambda m: f"{new(m)}.conv"), (rf"{pattern}\.norm", lambda m: f"{new(m)}.bn")
 
 
+def for_small(spec: Arch) -> bool:
+    """Whether the network begins as those for CIFAR do, with a 3x3 without stride; its `size` may be anything."""
+    return getattr(spec, "stem", "imagenet") == "cifar"
+
+
 def identity(names: Iterable[str]) -> dict[str, str]:
     """Networks that are called the same there."""
     return {name: name for name in names}

@@ -3,7 +3,7 @@
 import re
 
 from ...zoo import Arch
-from .peer import Peer, Rules, Unlike, convolution
+from .peer import Peer, Rules, Unlike, convolution, for_small
 
 DEPTHS = (50, 101, 152)
 UNIT = r"stage(\d)\.(\d+)"
@@ -33,7 +33,7 @@ def pytorchcv(spec: Arch) -> Rules:
         return f"features.stage{m[1]}.unit{int(m[2]) + 1}"
 
     return (
-        (r"stem\.conv", "features.init_block.conv" if spec.size > 32 else "features.init_block"),
+        (r"stem\.conv", "features.init_block" if for_small(spec) else "features.init_block.conv"),
         (r"stem\.norm", "features.init_block.bn"),
         (rf"{UNIT}(?:\.res\.body)?\.norm", lambda m: f"{unit(m)}.body.conv1.bn"),
         (rf"{UNIT}\.res\.body\.conv(\d)\.conv", lambda m: f"{unit(m)}.body.conv{m[3]}.conv"),

@@ -3,7 +3,7 @@
 import re
 
 from ...zoo import Arch
-from .peer import CAFFE, CIFAR, CIFAR10, Peer, Rules, Unlike, of_keras
+from .peer import CAFFE, CIFAR, CIFAR10, Peer, Rules, Unlike, for_small, of_keras
 
 DEEP = (50, 101, 152)
 V1_5 = {f"resnet{depth}.v1_5": f"resnet{depth}" for depth in DEEP}
@@ -54,7 +54,7 @@ def pytorchcv(spec: Arch) -> Rules:
         module = m[3].replace("skip", "identity_conv").replace("norm", "bn")
         return f"features.stage{m[1]}.unit{int(m[2]) + 1}.{module}"
 
-    stem = "features.init_block.conv" if spec.size > 32 else "features.init_block"
+    stem = "features.init_block" if for_small(spec) else "features.init_block.conv"
     return (
         (r"stem\.conv", f"{stem}.conv"),
         (r"stem\.norm", f"{stem}.bn"),
