@@ -1,8 +1,11 @@
 """One answer for each input, in order, whatever is among them (I1), and the same whatever the batch (I5)."""
 
 import io
+import itertools
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from convatlas.data import Preprocess, decode
-from convatlas.deploy import Prediction, predict_files
+from convatlas.data import decode
+from convatlas.deploy import Prediction, of_bundle, predict_files
+from convatlas.deploy.inputs import Inputs, find_inputs
+from convatlas.deploy.model import of_engine
+from convatlas.deploy.predict import ahead, predict_inputs
 from convatlas.errors import DataError
 from convatlas.weights import Bundle
-from convatlas.zoo import spec
 
 
 def png(seed: int, height: int = 20, width: int = 24) -> bytes:
@@ -22,18 +27,6 @@ def png(seed: int, height: int = 20, width: int = 24) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels // 2 + np.uint8(seed % 100)).save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    torch.manual_seed(0)
-    arch = spec("resnet20", classes=4, size=16)
-    net = arch.build()
-    for m in net.modules():
-        if isinstance(m, torch.nn.BatchNorm2d):  # statistics as after training
-            torch.nn.init.uniform_(m.running_var, 0.5, 2)
-            torch.nn.init.normal_(m.running_mean, std=0.2)
-    return Bundle(arch, net.state_dict(), ("cat", "dog", "Käfer", "犬"), Preprocess(16, 18))
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +40,8 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-def rows(*args, **kw) -> list[Prediction]:
-    return list(predict_files(*args, **kw))
+def rows(bundle: Bundle, *args, **kw) -> list[Prediction]:
+    return list(predict_files(of_bundle(bundle), *args, **kw))
 
 
 def test_a_prediction_is_the_networks_of_the_preprocessed_image(bundle, folder):
@@ -164,7 +157,7 @@ def test_what_may_not_be_read_is_a_row_too(bundle, tmp_path):
 
 
 def test_answers_come_as_they_are_ready(bundle, folder):
-    answers = predict_files(bundle, [folder], batch=8)
+    answers = predict_files(of_bundle(bundle), [folder], batch=8)
     assert next(answers).path == str(folder / "0/000.png")
     removed = folder / "2/068.png"
     content = removed.read_bytes()
@@ -174,3 +167,45 @@ def test_answers_come_as_they_are_ready(bundle, folder):
     finally:
         removed.write_bytes(content)
     assert [row.error.id for row in late if row.error] == ["D15"]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_work_ahead_keeps_its_order_and_its_bound(workers):
+    started = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        time.sleep(0.001 * (item % 3))
+        return item * item
+
+    for number, found in enumerate(ahead(work, range(50), workers, 8)):
+        assert found == number * number
+        assert len(started) <= number + 8
+        time.sleep(0.001)
+    assert sorted(started) == list(range(50))
+
+
+def test_work_ahead_ends_with_who_wanted_it():
+    started, before = [], set(threading.enumerate())
+    results = ahead(started.append, itertools.count(), 2, 8)
+    next(results)
+    results.close()
+    count = len(started)
+    assert count <= 9
+    time.sleep(0.02)
+    assert len(started) == count
+    assert set(threading.enumerate()) <= before
+
+
+def test_work_ahead_raises_what_work_raises():
+    results = ahead(lambda item: 1 // (3 - item), range(9), 2, 8)
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+
+
+def test_images_are_decoded_beside_the_engine(bundle, folder):
+    """What takes the time of one thread does not hold another."""
+    inside = threading.Barrier(2, timeout=10)
+    inputs = find_inputs([folder])
+    meeting = Inputs(inputs.names, lambda index: (inside.wait(), inputs.content(index))[1])
+    assert len(list(predict_inputs(of_engine(of_bundle(bundle)), meeting, range(70), workers=2))) == 70

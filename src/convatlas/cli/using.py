@@ -1,12 +1,12 @@
-"""`predict`, `import` and `export`: networks with weights."""
+"""`import` and `export`: networks with weights."""
 
 import argparse
-import json
 from pathlib import Path
 
-from .parts import Commands, command
+from .parts import Commands, at_least, command
 
 LIBRARIES = "torchvision, timm, keras, pytorchcv or akamaster"
+PROGRAMS = ("onnx", "openvino", "pt2")
 SOURCES = (
     "a file (.pth, .pt, .th, .bin, .safetensors, .h5, .keras), https://..., or a name: torchvision:NETWORK[.WEIGHTS], "
     "timm:NETWORK.TAG, hf://OWNER/NAME/FILE"
@@ -15,11 +15,6 @@ SOURCES = (
 
 def add_commands(commands: Commands) -> None:
     """Declare them."""
-    parser = command(commands, predict, "say what is on pictures, one answer for each", json=True)
-    parser.add_argument("model", help="a model.safetensors, or the folder of a run")
-    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
-    parser.add_argument("--top", type=int, default=3, help="classes to print (default: 3)")
-    parser.add_argument("--allow-failures", action="store_true", help="exit with 0 though an image was unreadable")
     parser = command(commands, import_, "make a bundle of weights by others")
     parser.add_argument("source", help=SOURCES)
     parser.add_argument("--network", help="the network they are for, see `convatlas list` (default: the one that fits)")
@@ -32,29 +27,23 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--mean", type=float, nargs="+", help="of each channel, 0..1; one value for a grey network")
     parser.add_argument("--std", type=float, nargs="+", help="of each channel, 0..1")
     parser.add_argument("--licence", help="of the weights (default: the source's, or not stated)")
-    parser = command(commands, export, "write a bundle's weights for another library")
+    parser = command(commands, export, "write a network for another runtime, or its weights for another library")
     parser.add_argument("model", help="a model.safetensors, or the folder of a run")
-    parser.add_argument("--to", required=True, metavar="LIBRARY", help=f"{LIBRARIES}, or library:network")
-    parser.add_argument("--out", required=True, metavar="FILE", help=".safetensors or .pth, for keras .h5")
+    to = f"a runtime: {', '.join(PROGRAMS)}; or a library: {LIBRARIES}, or library:network"
+    parser.add_argument("--to", required=True, metavar="WHAT", help=to)
+    parser.add_argument("--int8", action="store_true", help="onnx: compute with 8-bit integers, if accuracy stays")
+    parser.add_argument("--max-drop", type=float, metavar="POINTS",
+                        help="accuracy that int8 may lose on the validation images (default: 0.5)")  # fmt: skip
+    parser.add_argument("--data", help="images for int8, where the model is not in the folder of its run")
+    size = "runtimes: side of the input in pixels, or `dynamic`: any height and width (default: the bundle's)"
+    parser.add_argument("--size", type=pixels, metavar="PIXELS", help=size)
+    out = "runtimes: .onnx, .xml, .pt2; libraries: .safetensors or .pth, for keras .h5"
+    parser.add_argument("--out", required=True, metavar="FILE", help=out)
 
 
-def predict(args: argparse.Namespace) -> int:
-    """Exit code 3 if an image could not be read."""
-    from ..deploy import predict_files
-    from ..weights import Bundle
-    from ..weights.bundle import model_file
-
-    bundle = Bundle.load(model_file(args.model))
-    failed = False
-    for prediction in predict_files(bundle, args.images, top=args.top):
-        failed |= prediction.error is not None
-        if args.json:
-            print(json.dumps(prediction.to_dict()), flush=True)
-        elif prediction.error is not None:
-            print(f"{prediction.path}: {prediction.error}", flush=True)
-        else:
-            print(f"{prediction.path}: {', '.join(f'{name} {p:.1%}' for name, p in prediction.top)}", flush=True)
-    return 3 if failed and not args.allow_failures else 0
+def pixels(text: str) -> int | str:
+    """The value of --size."""
+    return text if text == "dynamic" else at_least(1)(text)
 
 
 def import_(args: argparse.Namespace) -> None:
@@ -84,10 +73,43 @@ def import_(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Load, convert, write."""
+    """Load, convert, check, write."""
+    from ..deploy import export_program
+    from ..deploy.export import at_size
+    from ..errors import ConfigError
     from ..weights import Bundle, export_weights
     from ..weights.bundle import model_file
 
+    if args.int8:
+        if args.size:
+            raise ConfigError("L2", "--size with --int8", "the validation images have one size; leave one of them out")
+        export_in_int8(args)
+        return
+    for flag in ("max_drop", "data"):
+        if getattr(args, flag) is not None:
+            raise ConfigError("L2", f"--{flag.replace('_', '-')} is for int8 only", "add --int8 or leave it out")
     bundle = Bundle.load(model_file(args.model))
-    path = export_weights(bundle, args.to, args.out)
+    if args.to in PROGRAMS:
+        bundle = at_size(bundle, args.size) if isinstance(args.size, int) else bundle
+        path = export_program(bundle, args.to, args.out, dynamic=args.size == "dynamic")
+    elif args.size:
+        raise ConfigError("L2", "--size is for runtimes", "leave it out")
+    else:
+        path = export_weights(bundle, args.to, args.out)
     print(f"{path}: {bundle.spec.name} for {args.to}")
+
+
+def export_in_int8(args: argparse.Namespace) -> None:
+    """The same behind the gate of accuracy."""
+    from ..deploy.quantise import export_int8
+    from ..errors import ConfigError
+    from ..train.evaluate import align
+    from ..train.measure import data_of
+
+    if args.to != "onnx":
+        raise ConfigError("L2", f"--int8 with --to {args.to}", "use --to onnx, which OpenVINO runs too")
+    bundle, splits = data_of(args.model, args.data)
+    train, val = (align(part, bundle.classes) for part in (splits.train, splits.val))
+    gate = {} if args.max_drop is None else {"max_drop": args.max_drop}
+    made = export_int8(bundle, train, val, args.out, progress=print, **gate)
+    print(f"{args.out}: {bundle.spec.name} in int8, {made.drop:.2f} points lost on {len(val)} validation images")
