@@ -1,6 +1,9 @@
 from .data import Preprocess as Preprocess
 from .data import decode as decode
 from .data import open_data as open_data
+from .deploy import auto as auto
+from .deploy import export_program as export_program
+from .deploy import open_engine as open_engine
 from .deploy import predict_files as predict_files
 from .errors import ConvatlasError as ConvatlasError
 from .papers import audit as audit

@@ -162,6 +162,26 @@ class TestTraining:
         photos(tmp_path / "others", classes=("cat", "horse"))
         refused(run("eval", trained / "run", "--data", tmp_path / "others"), 3, "horse")
 
+    def test_an_exported_file_gives_the_answers_of_its_run(self, run, trained, tmp_path, monkeypatch):
+        monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path / "cache"))
+        photo, file = trained / "photos" / "cat" / "0.png", tmp_path / "model.onnx"
+        assert run("export", trained / "run", "--to", "onnx", "--out", file)[0] == 0
+        wanted = json.loads(run("predict", trained / "run", photo, "--json")[1])["top"]
+        for engine in ("onnxruntime", "openvino", "auto"):
+            code, out, err = run("predict", file, photo, "--engine", engine, "--json")
+            assert code == 0
+            assert json.loads(out)["top"] == pytest.approx(wanted, abs=1e-5)
+            assert ("measured now" in err) == (engine == "auto")
+        refused(
+            run("export", trained / "run", "--to", "onnx", "--out", file, "--max-drop", "1"), 2, "--max-drop is for"
+        )
+        refused(
+            run("export", trained / "run", "--to", "openvino", "--out", file, "--int8"), 2, "--int8 with --to openvi"
+        )
+        assert run("export", trained / "run", "--to", "onnx", "--out", file, "--size", "24")[0] == 0
+        assert json.loads(run("predict", file, photo, "--json")[1])["top"] != pytest.approx(wanted, abs=1e-5)
+        refused(run("export", trained / "run", "--to", "timm", "--out", file, "--size", "24"), 2, "--size is for runt")
+
     def test_predict_gives_one_row_for_each_input(self, run, trained, tmp_path):
         good = trained / "photos" / "cat" / "0.png"
         bad = tmp_path / "bad.png"
@@ -378,3 +398,23 @@ def test_a_stem_too_large_for_the_images_warns_in_one_line(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if "1x1 map" in line]
     assert line.startswith("warning: resnet18 shrinks a 32x32 image to a 1x1 map")
     assert "resnet20" in line
+
+
+def test_ctrl_c_while_an_object_is_cleared_up_still_ends_the_command():
+    """Python lets no exception out of a finalizer: it would print a traceback and go on."""
+    program = """
+import argparse, signal, weakref
+from convatlas.cli.parts import run
+
+class Object: pass
+
+def command(args):
+    it = Object()
+    keep = weakref.ref(it, lambda gone: signal.raise_signal(signal.SIGINT))
+    del it
+    print("went on")
+
+raise SystemExit(run(argparse.Namespace(run=command, debug=False)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

@@ -5,12 +5,15 @@ import os
 import sys
 
 from .. import __version__
-from . import checking, networks, recipes, sharding, training, using
+from . import benching, checking, evolving, experiments, networks, predicting, recipes, sharding, training, using
 from .parts import run
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; its exit code, as listed in `convatlas.errors`."""
+    """Run a command; its exit code, as listed in `convatlas.errors`.
+
+    Without `argv` it is this process's own command, which may set what holds for the whole process.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve their neighbours on a shared machine
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what torch warns of there is ours to know
     for name in ("stdout", "stderr"):
@@ -18,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - it is needed to the end
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.owns_process = argv is None
     if args.run is None:
         parser.print_help()
         return 0
@@ -34,6 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (networks, recipes, checking, training, sharding, using):
+    for group in (networks, recipes, checking, training, sharding, predicting, using, benching, experiments, evolving):
         group.add_commands(commands)
     return parser

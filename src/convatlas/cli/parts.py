@@ -28,6 +28,7 @@ def command(
 def run(args: argparse.Namespace) -> int:
     """Do what was parsed; the exit code, as listed in `convatlas.errors`."""
     warnings.showwarning = show_warning
+    sys.unraisablehook = end_if_interrupted
     try:
         return args.run(args) or 0
     except ConvatlasError as error:
@@ -40,6 +41,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def end_if_interrupted(raised: Any) -> None:
+    """Ctrl-C that came while an object was cleared up, where Python lets no exception out: the command ends even so."""
+    if raised.exc_type is KeyboardInterrupt:
+        os._exit(130)  # the artefact writer leaves no torn file, whenever this comes
+    sys.__unraisablehook__(raised)
 
 
 def show_warning(message: Warning | str, *where: object, **rest: object) -> None:

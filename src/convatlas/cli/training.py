@@ -145,7 +145,8 @@ def train_on(machine: Any, args: argparse.Namespace) -> None:
     from ..train.progress import Bar
     from ..train.run import Run
 
-    keep_freed_memory()
+    if args.owns_process:
+        keep_freed_memory()
     leads = machine.world.leads
     console = set_up(args, shows=leads)
     given = {name: value for name, value in vars(args).items() if name.startswith("recipe_") and value is not None}

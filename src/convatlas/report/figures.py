@@ -89,19 +89,57 @@ def reliability_chart(bins: Sequence[Bin]) -> str:
     return render("reliability", paint, height=3.9)
 
 
-def render(name: str, paint: Callable[[Any], None], height: float = 2.7) -> str:
-    """The SVG of a new figure that `paint` fills, 4.5 inches wide."""
+def bench_chart(axes: Any, row: dict[str, Any]) -> None:
+    """Milliseconds an image (median and quartiles) of all in a row of `convatlas bench`, ours in blue; the limit."""
+    found = sorted(row["ms"].items(), key=lambda item: item[1])
+    times = [ms / row["batch"] for _, ms in found]
+    colours = [BLUE if name.startswith("ours ") else MUTED for name, _ in found]
+    spreads = [[abs(bound - ms) / row["batch"] for bound in row["ms_spread"][name]] for name, ms in found]
+    bars = axes.barh([name for name, _ in found], times, color=colours, alpha=0.8,
+                     xerr=list(zip(*spreads, strict=True)), error_kw={"elinewidth": 1, "ecolor": INK})  # fmt: skip
+    axes.bar_label(bars, [f"{time:.2f}" for time in times], size=7, color=INK, padding=3)
+    limit = row["limit_ms"] / row["batch"]
+    axes.axvline(limit, color=ORANGE, linestyle="--", linewidth=1.2)
+    axes.annotate("limit", (limit, 0), (3, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                  size=7, color=ORANGE)  # fmt: skip
+    axes.set(xlabel="ms an image", title=f"{row['network']}, batch {row['batch']}")
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.15)
+
+
+def render(name: str, paint: Callable[[Any], None], width: float = 4.5, height: float = 2.7) -> str:
+    """The SVG of a new figure, in inches, that `paint` fills."""
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    content = _save(paint, width, height, format="svg", transparent=True, metadata=metadata).decode()
+    return named(name, _counted(content[content.index("<svg") :]))
+
+
+def png(paint: Callable[[Any], None], width: float = 4.5, height: float = 2.7) -> bytes:
+    """The same as PNG, on white."""
+    return _save(paint, width, height, format="png", dpi=200, metadata={"Software": None})
+
+
+def _save(paint: Callable[[Any], None], width: float, height: float, **how: Any) -> bytes:
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    out = io.StringIO()
+    out = io.BytesIO()
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(4.5, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
-        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format="svg", transparent=True, metadata=metadata)
-    text = out.getvalue()
-    return named(name, text[text.index("<svg") :])
+        figure.savefig(out, **how)
+    return out.getvalue()
+
+
+def _counted(svg: str) -> str:
+    """The SVG with matplotlib's ids, digests of coordinates whose last bits differ from run to run, counted instead."""
+    count: dict[str, str] = {}
+
+    def counted(found: re.Match) -> str:
+        return found[1] + count.setdefault(found[2], f"{found[2][0]}{len(count) + 1}")
+
+    return re.sub(r'(\bid="|url\(#|href="#)([a-z][0-9a-f]{10})\b', counted, svg)
 
 
 def named(name: str, svg: str) -> str:
