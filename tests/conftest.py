@@ -1,5 +1,9 @@
 """What all tests share."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start: their threads would wait for each other's cores
+
 import pytest
 import torch
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+DOCUMENTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_generated_tables_are_fresh():
@@ -26,10 +27,35 @@ def test_the_readmes_python_runs():
     assert scope["maps"].names == ("stage2", "stage4")
 
 
+def code(text):
+    """The lines of all blocks of code, without their comments."""
+    blocks = re.findall(r"^```.*?^```", text, re.M | re.S)
+    return [re.sub(r"\s+# .*", "", line) for block in blocks for line in block.splitlines()]
+
+
+def test_the_chinese_readme_has_the_same_commands_links_and_tables():
+    english, chinese = (path.read_text("utf-8") for path in READMES)
+    assert code(english) == code(chinese)
+    assert len(code(english)) > 30
+    for found in (r"^<!-- generated.*?<!-- end -->", r"^#+ ", r"\]\(((?!README)[^)]+)\)"):
+        assert re.findall(found, english, re.M | re.S) == re.findall(found, chinese, re.M | re.S), found
+    assert "](README.zh-CN.md)" in english
+    assert "](README.md)" in chinese
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def flags(parser):
+    """Of a command and the commands under it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                yield from flags(command)
 
 
 def test_every_flag_in_the_documents_is_real():
@@ -39,7 +65,7 @@ def test_every_flag_in_the_documents_is_real():
     for path in DOCUMENTS:
         for name, rest in re.findall(r"convatlas (\w+)([^`\n]*)", path.read_text()):
             if name in commands:
-                known = {flag for action in commands[name]._actions for flag in action.option_strings}
+                known = set(flags(commands[name]))
                 assert set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= known, (path.name, name, rest)
 
 

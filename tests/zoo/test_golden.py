@@ -1,4 +1,4 @@
-"""Every network is what its golden file says, in one run with what else needs its fixed weights."""
+"""Every network is what its golden file says, and what else its fixed weights show."""
 
 import json
 
@@ -8,25 +8,32 @@ import torch
 from convatlas.tree import fold_batch_norm
 from convatlas.zoo import list_networks
 
+from forms import every_form
 from golden import FOLDER, card, fixed, logits, path
 
 REGENERATE = "if that is meant: make golden"
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("name", list_networks())
-def test_network_is_as_its_golden_file_answers_twice_alike_and_folds(name):
+def golden_of(name: str) -> dict:
     assert path(name).exists(), f"{name} has no golden file; {REGENERATE}"
-    net, batch = fixed(name)
-    found = logits(net, batch)
-    golden, now = json.loads(path(name).read_text()), json.loads(json.dumps(card(name, found)))
-    expected = golden.pop("logits")
-    now.pop("logits")
+    return json.loads(path(name).read_text())
+
+
+@pytest.mark.parametrize("name", list_networks())
+def test_network_is_as_its_golden_file(name):
+    golden, now = golden_of(name), json.loads(json.dumps(card(name, {})))
+    del golden["logits"], now["logits"]
     assert changes(golden, now) == [], REGENERATE
+
+
+@torch.no_grad()
+@every_form
+def test_computes_what_its_golden_file_says_twice_alike_and_folds(name):
+    net, batch = fixed(name)
+    found, expected = logits(net, batch), golden_of(name)["logits"]
     assert found.keys() == expected.keys()
     for head, values in found.items():
         assert values == pytest.approx(expected[head], rel=1e-6, abs=1e-6), f"{head} computes otherwise; {REGENERATE}"
-
     before = net(batch[:1])  # of one image, in eval mode
     assert torch.equal(net(batch[:1]), before)
     tolerance = min(1e-4, 1e-6 * before.abs().max())  # in double precision; plain110 makes 1e-8 of its 1e-16

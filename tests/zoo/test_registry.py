@@ -16,6 +16,7 @@ from convatlas.weights import Bundle
 from convatlas.zoo import Arch, create, list_networks, spec
 from convatlas.zoo.spec import REGISTRY, register
 
+from forms import but_the_deep, every_form
 from golden import quick_size
 
 every_network = pytest.mark.parametrize("name", list_networks())
@@ -30,7 +31,7 @@ def different(shape, offset):
     return torch.arange(shape.numel(), dtype=torch.float32).remainder_(1009).add_(offset).reshape(shape)
 
 
-@every_network
+@every_form
 def test_builds_on_meta_and_takes_other_sizes(name):
     arch = spec(name)
     net = arch.skeleton()
@@ -42,7 +43,7 @@ def test_builds_on_meta_and_takes_other_sizes(name):
     assert arch.use
 
 
-@every_network
+@but_the_deep
 def test_the_fold_is_a_real_run(name):
     """Shapes as hooks see them, multiply-accumulates as torch's own counter counts them."""
     arch, net, folded = spec(name), spec(name).skeleton().eval(), built(spec(name)).cost
@@ -57,7 +58,7 @@ def test_the_fold_is_a_real_run(name):
     assert folded.params + sum(p.numel() for p in net.aux.parameters()) == sum(p.numel() for p in net.parameters())
 
 
-@every_network
+@every_form
 def test_every_parameter_gets_a_finite_gradient(name):
     """In one start of five: the few ReLUs of an SE gate may all begin off.  Networks without gates need one."""
     without = {path for path, _ in spec(name).skeleton().named_parameters() if not path.endswith("bias")}
@@ -76,13 +77,8 @@ def test_every_parameter_gets_a_finite_gradient(name):
     assert not without
 
 
-DEEPEST = ("resnet1202", "resnet1202.b", "resnet1001", "preact_resnet1001")  # the units of 110 layers, ten times
-
-
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in DEEPEST else []) for n in list_networks()]
-)
+@every_form
 def test_exports_with_a_dynamic_batch_and_without_auxiliary_heads(name):
     arch, net = spec(name), spec(name).skeleton().eval()
     batch = {"x": {0: torch.export.Dim("batch")}}
@@ -92,7 +88,7 @@ def test_exports_with_a_dynamic_batch_and_without_auxiliary_heads(name):
     assert not any("aux" in name for name in used if name.startswith("p_")), used
 
 
-@every_network
+@every_form
 def test_weights_go_through_a_bundle(name, tmp_path):
     arch = spec(name, classes=2)
     layout = arch.skeleton().state_dict()
@@ -110,7 +106,7 @@ def test_spec_goes_to_json_and_back(name):
     assert Arch.from_dict(json.loads(json.dumps(spec(name).to_dict()))) == spec(name)
 
 
-@every_network
+@every_form
 def test_channels_and_classes_can_be_chosen(name):
     net = spec(name, in_channels=1, classes=7).skeleton()
     assert net(torch.empty(2, 1, spec(name).size, spec(name).size, device="meta")).shape == (2, 7)
