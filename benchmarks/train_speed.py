@@ -128,7 +128,7 @@ def exact(pipe: Connection, library: str, network: str, size: int, batch: int, t
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
     memory_format = torch.channels_last if library == "ours" else torch.contiguous_format
-    step = Plain(net.to(memory_format=memory_format))  # type: ignore[call-overload]
+    step = Plain(net.to(memory_format=memory_format))
     while (seed := pipe.recv()) is not None:
         images, labels = batch_of(seed, network, size, batch)
         images = Preprocess(size, size).normalize(images).double().contiguous(memory_format=memory_format)
@@ -195,7 +195,7 @@ def measure(network: str, size: int, batch: int, rounds: int, threads: int) -> d
 
 def compare_losses(network: str, size: int, peers: list[str], threads: int) -> dict[str, Any]:
     """The largest difference between our loss and that of a peer in `STEPS` steps; our first and last loss."""
-    with Turns(exact, ["ours", *peers], network, size, 32 if size < 100 else 8, threads) as turns:
+    with Turns(exact, ["ours", *peers], network, size, 32 if size < 100 else 4, threads) as turns:
         steps = [turns(0) for _ in range(STEPS)]
     differences = [abs(losses["ours"] - losses[p]) for losses in steps for p in peers]
     return {"loss_difference": max(differences), "losses": [round(steps[i]["ours"], 4) for i in (0, -1)]}
