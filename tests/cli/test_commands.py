@@ -414,6 +414,7 @@ def command(args):
     del it
     print("went on")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not so in what a shell began
 raise SystemExit(run(argparse.Namespace(run=command, debug=False)))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
