@@ -242,6 +242,11 @@ def experiment_page(experiment, record: dict) -> str:
     if findings:
         head = ["| finding | mean | 95 % interval | must be above | verdict |", "|---|---:|---:|---:|---|"]
         parts += ["## What was measured", "\n".join(head + findings)]
+    if trained := record.get("trained"):
+        head = ["| network | parameters | MACs | training images | epochs |", "|---|---:|---:|---:|---:|"]
+        rows = [" | ".join([f"| {arm}", *(f"{count:,}" for count in counts.values())]) + " |"
+                for arm, counts in trained.items()]  # fmt: skip
+        parts += ["## What was trained", "\n".join(head + rows)]
     if facts:
         head = ["| fact | value | the claim's | holds |", "|---|---|---|---|"]
         parts += ["## What is exact", "\n".join(head + facts)]

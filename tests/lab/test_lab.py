@@ -16,7 +16,7 @@ from convatlas.lab.experiment import OPEN, REFUTED, SUPPORTED, Experiment, Fact,
 from convatlas.lab.run import run, write
 from convatlas.lab.timing import race_of, times_as_long
 from convatlas.lab.trials import values
-from convatlas.tree import Net, classifier, conv_bn_act
+from convatlas.tree import Net, classifier, conv_bn_act, cost
 
 from tiny import splits
 
@@ -126,6 +126,11 @@ def test_a_trial_is_trained_once_and_read_the_second_time(tmp_path):
     assert where.spared == [t["seconds"] for t in first["a/b"]]
     assert len(steps) == count
     assert looked == [False, False]
+    (told,) = where.trained.values()
+    net = arms["a/b"].build()
+    macs = cost(net, where.size).macs
+    images, params = len(where.splits.train), sum(p.numel() for p in net.parameters())
+    assert told == {"params": params, "macs": macs, "images": images, "epochs": 2}
 
 
 def test_another_network_recipe_or_look_is_another_trial(tmp_path):

@@ -29,6 +29,7 @@ def run(experiment: Experiment, lab: Lab, command: str) -> dict[str, Any]:
         "source": experiment.source,
         "refuted_if": experiment.refuted_if,
         "exact": {"facts": [fact.to_dict() for fact in facts], "holds": all(fact.holds for fact in facts)},
+        "trained": lab.trained,
         "measured": measured,
         "findings": [finding.to_dict() for finding in findings],
         "verdict": verdict(facts, findings),

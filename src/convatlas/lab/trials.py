@@ -23,7 +23,7 @@ from ..train.recipe import Recipe
 from ..train.run import Run
 from ..train.task import Task
 from ..train.watcher import Silent
-from ..tree import Net
+from ..tree import Net, cost
 from ..zoo import Arch, spec
 
 SHORT_STEPS = 80  # of a training at the short budget, or one epoch if that is more
@@ -54,8 +54,9 @@ class Lab:
 
     At the short budget a training takes about 80 steps, at least an epoch; at the full one what the recipe for these
     images says.  `folder` keeps every finished trial, and an unfinished one's checkpoint, so that an experiment goes on
-    where it was stopped; `spared` are the seconds that the trials took which were there already.  `progress` is told of
-    every step: arm, seed, steps done, steps in all.
+    where it was stopped; `spared` are the seconds that the trials took which were there already.  `trained` are the
+    parameters, MACs, training images and epochs by arm.  `progress` is told of every step: arm, seed, steps done, steps
+    in all.
     """
 
     splits: Splits
@@ -64,6 +65,7 @@ class Lab:
     budget: str = "short"
     progress: Callable[[str, int, int, int], object] = lambda arm, seed, done, total: None
     spared: list[float] = field(default_factory=list)
+    trained: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
@@ -107,6 +109,9 @@ class Lab:
         `look` takes the trained network and its predictions for the test images, and gives JSON-able values.
         """
         task = Task(arch=arch, splits=self.splits, pre=self.pre, recipe=self.recipe.replaced(**recipe), seed=seed)
+        card = cost(arch.skeleton(), self.size, arch.in_channels)
+        counts = {"params": card.params, "macs": card.macs, "images": len(self.splits.train)}
+        self.trained[arm] = {**counts, "epochs": task.recipe.epochs}
         folder = self.folder / f"{arm.replace('/', '-')}-{seed}-{key(task, look)}"
         kept = folder / "trial.json"
         if kept.exists():

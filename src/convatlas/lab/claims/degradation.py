@@ -14,12 +14,13 @@ from ..experiment import Experiment, Fact, better
 from ..pictures import CURVES, curves
 from ..trials import Lab, values
 
-SHORT, FULL = (8, 20), (20, 44)  # layers
+SHORT, FULL = (8, 20), (20, 32, 56)  # layers
+NARROW, WIDTH = 4, 16  # channels of the first stage; the paper's are 16
 SHORTCUTS = {"plain": None, "residual": "A"}
 NO_WORSE = -0.01  # a point
 
 
-def network(build: Callable[..., Any], kind: str, layers: int, width: int = 4) -> Any:
+def network(build: Callable[..., Any], kind: str, layers: int, width: int = NARROW) -> Any:
     """What `build` makes of the CIFAR network of 6n + 2 layers, with shortcuts or without."""
     n = (layers - 2) // 6
     return build("resnet20", depths=(n, n, n), width=width, shortcut=SHORTCUTS[kind])
@@ -57,7 +58,7 @@ def distance(deep: int, shallow: int) -> float:
 
 
 def exact() -> list[Fact]:
-    params = {kind: [cost(network(create, kind, layers, 16), 32).params for layers in (20, 32, 56)]
+    params = {kind: [cost(network(create, kind, layers, WIDTH), 32).params for layers in (20, 32, 56)]
               for kind in SHORTCUTS}  # fmt: skip
     return [
         Fact("plain networks of 20, 32, 56 layers that compute what one of 8 does, to 1e-9 of a logit",
@@ -68,7 +69,7 @@ def exact() -> list[Fact]:
 
 
 def measure(lab: Lab) -> dict:
-    depths = FULL if lab.full else SHORT
+    depths, width = (FULL, WIDTH) if lab.full else (SHORT, NARROW)
     pre, train = lab.pre, lab.splits.train
     some = train.subset(range(0, len(train), math.ceil(len(train) / 1000)))
 
@@ -76,7 +77,7 @@ def measure(lab: Lab) -> dict:
         """The errors of the trained network, in eval mode, on training and on test images."""
         return {"train_error": 1 - predict(net, pre, some).accuracy, "test_error": 1 - predictions.accuracy}
 
-    arms = {f"{kind} {layers}": network(lab.spec, kind, layers) for layers in depths for kind in SHORTCUTS}
+    arms = {f"{kind} {layers}": network(lab.spec, kind, layers, width) for layers in depths for kind in SHORTCUTS}
     trials = lab.trials(arms, look)
     return {"depths": depths, **{error: values(trials, error) for error in ("train_error", "test_error")}}
 

@@ -24,7 +24,8 @@ ORDERS = {
     "full_preactivation": "(e) full pre-activation",
 }
 FULL = ORDERS["full_preactivation"]
-DEPTHS, WIDTH = (2, 2, 2), 4  # 14 layers: what five arms can cost
+SHORT, LONG = (2, 2, 2), (6, 6, 6)  # units of the three stages: what five arms can cost
+WIDTH = 4
 DEEP, STEPS, BATCH = "preact_resnet1001", 3, 4
 
 
@@ -105,13 +106,15 @@ def first_steps(arch: Arch, images: Tensor, labels: Tensor, seeds: list[int]) ->
 
 
 def measure(lab: Lab) -> dict:
-    arms = {name: lab.spec("preact_resnet110", order=order, depths=DEPTHS, width=WIDTH)
+    depths = LONG if lab.full else SHORT
+    arms = {name: lab.spec("preact_resnet110", order=order, depths=depths, width=WIDTH)
             for order, name in ORDERS.items()}  # fmt: skip
     images, labels = lab.batch(16, "train")
     deep = lab.spec(DEEP)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # for the peak of memory is a process's
         begun = apart.submit(first_steps, deep, images[:BATCH], labels[:BATCH], list(lab.seeds)).result()
     return {
+        "layers": 2 * sum(depths) + 2,
         "accuracy": values(lab.trials(arms), "accuracy"),
         "gradients": {
             name: [
@@ -138,7 +141,7 @@ def judge(measured: dict) -> list:
 def draw(figure, measured: dict) -> None:
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.5, 1.5, 1))
     dots(left, measured["accuracy"], "test accuracy", percent=True)
-    left.set_title(f"Five orders, {2 * sum(DEPTHS) + 2} layers")
+    left.set_title(f"Five orders, {measured['layers']} layers")
     for colour, (name, of_seeds) in zip(PALETTE, measured["gradients"].items(), strict=False):
         for unit_norms in of_seeds:
             middle.plot(range(1, len(unit_norms) + 1), unit_norms, color=colour, linewidth=1, alpha=0.8)
