@@ -12,7 +12,17 @@ from convatlas.data import Images, Preprocess
 from convatlas.deploy import open_engine
 from convatlas.deploy.engine import in_onnxruntime
 from convatlas.deploy.export import to_onnx
-from convatlas.deploy.quantise import accuracy, by_harm, export_int8, in_int8, layers_of, quantise, sample
+from convatlas.deploy.quantise import (
+    PERCENTILES,
+    accuracy,
+    best_ranges,
+    by_harm,
+    export_int8,
+    in_int8,
+    layers_of,
+    quantise,
+    sample,
+)
 from convatlas.errors import ConfigError, WeightsError
 
 from bundles import bundle_of
@@ -77,13 +87,37 @@ def test_the_layer_that_int8_hurts_most_is_found_and_kept(small, images):
     model = to_onnx(bad)
     pixels = sample(images[0], bad.preprocess, 32)
     base = in_onnxruntime(model, "float32", 1)
-    ranked = by_harm(model, base, pixels, layers_of(model), 1)
+    ranked = by_harm(model, base, pixels, layers_of(model), PERCENTILES[0], 1)
     assert ranked[0] == name.removesuffix(".weight")
     few = in_onnxruntime(in_int8(model, pixels, exclude=ranked[:1]), "kept", 1)
     everything = in_onnxruntime(in_int8(model, pixels), "all", 1)
     wanted = base.predict(pixels)
     lost, kept = (np.square(engine.predict(pixels) - wanted).mean() for engine in (everything, few))
     assert kept < 0.1 * lost
+
+
+def test_ranges_leave_out_what_is_rare_and_of_no_use(small, images):
+    """In every residual branch a channel is rarely on, but then far above the others, and nobody reads it."""
+    weights = {name: t.clone() for name, t in small.weights.items()}
+    for name in weights:
+        if name.endswith("conv1.norm.weight"):
+            weights[name][0], weights[name.replace("weight", "bias")][0] = 300, -750  # from 2.5 deviations
+        elif name.endswith("conv2.conv.weight"):
+            weights[name][:, 0] = 0
+    chosen = []
+    for each in (small, replace(small, weights=weights)):
+        model, pixels = to_onnx(each), sample(images[0], each.preprocess, 64)
+        base = in_onnxruntime(model, "float32", 1)
+        percentile, content = best_ranges(model, base, pixels, 1)
+        assert content == in_int8(model, pixels, percentile)
+        wanted, found = (
+            [torch.from_numpy(engine.predict(pixels)).log_softmax(1) for engine in engines]
+            for engines in ([base], [in_onnxruntime(in_int8(model, pixels, p), "int8", 1) for p in PERCENTILES])
+        )
+        lost = [torch.nn.functional.kl_div(each, *wanted, reduction="batchmean", log_target=True) for each in found]
+        assert percentile == PERCENTILES[int(np.argmin(lost))]
+        chosen.append(percentile)
+    assert chosen[1] < chosen[0]
 
 
 def test_a_gate_needs_no_layer_in_float_where_nothing_is_lost(small, images):

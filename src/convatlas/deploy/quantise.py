@@ -21,6 +21,7 @@ from .predict import pixels_of
 from .sealed import RECORD, seal_onnx
 
 CALIBRATION = 256  # images from which the ranges of activations are taken
+PERCENTILES = (99.999, 99.99, 99.9)  # of the activations that a range holds; those beyond are clipped
 PROBES = 32  # images by which the layers are ranked
 LAYERS = ("Conv", "Gemm", "MatMul")
 ACTIVATIONS = ("Relu", "Clip")  # in float32 themselves, every map would go there and back for them
@@ -52,6 +53,8 @@ def quantise(
 ) -> Quantised:
     """The bundle in int8 by ONNX Runtime's quantiser: weights per channel, ranges from `calibration` images.
 
+    Rare great activations cost all others resolution, and clipping costs those: of PERCENTILES the one is taken whose
+    answers to the calibration images are nearest those of float32 (by divergence of the probabilities, without labels).
     If that costs more than `max_drop` points of accuracy on the `validation` images, the layers whose int8 form moves
     the logits most stay in float32: one, two, four, up to half of them.  Raises WeightsError X5 if it still does.
     """
@@ -60,10 +63,10 @@ def quantise(
     wanted = accuracy(base, validation)
     few = sample(calibration, bundle.preprocess, CALIBRATION)
     layers = layers_of(plain)
+    percentile, content = best_ranges(plain, base, few, threads)
     ranked: list[str] = []
     keep = 0
     while True:
-        content = in_int8(plain, few, exclude=ranked[:keep])
         found = accuracy(in_onnxruntime(content, "int8", threads), validation)
         result = Quantised(content, wanted, found, tuple(ranked[:keep]))
         progress(f"int8 with {keep} of {len(layers)} layers in float32: {found:.2%}, float32 {wanted:.2%}")
@@ -73,8 +76,9 @@ def quantise(
             worst = ", ".join(ranked[:3])
             what = f"int8 loses {result.drop:.2f} points of accuracy, most of it in {worst}"
             raise WeightsError("X5", what, f"export it in float32, or raise --max-drop (={max_drop:g})")
-        ranked = ranked or by_harm(plain, base, few, layers, threads)
+        ranked = ranked or by_harm(plain, base, few, layers, percentile, threads)
         keep = max(1, 2 * keep)
+        content = in_int8(plain, few, percentile, exclude=ranked[:keep])
 
 
 def export_int8(bundle: Bundle, calibration: Images, validation: Images, out: str | Path, **how: Any) -> Quantised:
@@ -91,8 +95,42 @@ def export_int8(bundle: Bundle, calibration: Images, validation: Images, out: st
     return made
 
 
-def in_int8(model: bytes, pixels: np.ndarray, *, exclude: Sequence[str] = (), only: Sequence[str] = ()) -> bytes:
-    """The .onnx file with its layers in int8, but those in `exclude`, or with those in `only` alone."""
+def best_ranges(model: bytes, base: Engine, pixels: np.ndarray, threads: int) -> tuple[float, bytes]:
+    """The percentile whose int8 file diverges least from float32 on the images, and that file."""
+    made = {percentile: in_int8(model, pixels, percentile) for percentile in PERCENTILES}
+    wanted = log_probabilities(base, pixels)
+
+    def divergence(percentile: float) -> float:
+        found = log_probabilities(in_onnxruntime(made[percentile], "int8", threads), pixels)
+        return float((np.exp(wanted) * (wanted - found)).sum(1).mean())
+
+    best = min(made, key=divergence)
+    return best, made[best]
+
+
+def log_probabilities(engine: Engine, pixels: np.ndarray) -> np.ndarray:
+    """Of the classes, for each image: float64 (N, classes)."""
+    logits = np.concatenate([engine.predict(batch) for batch in batches(pixels)]).astype(np.float64)
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+
+def batches(pixels: np.ndarray) -> list[np.ndarray]:
+    """The images in parts of about 8."""
+    return np.array_split(pixels, max(1, len(pixels) // 8))
+
+
+def in_int8(
+    model: bytes,
+    pixels: np.ndarray,
+    percentile: float = PERCENTILES[0],
+    *,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+) -> bytes:
+    """The .onnx file with its layers in int8, but those in `exclude`, or with those in `only` alone.
+
+    A range holds that percentile of a map's values for the images.
+    """
     onnx = library("onnx", "export")
     library("onnxruntime", "export")
     from onnxruntime.quantization import (
@@ -105,7 +143,7 @@ def in_int8(model: bytes, pixels: np.ndarray, *, exclude: Sequence[str] = (), on
 
     class Reader(CalibrationDataReader):
         def __init__(self):
-            self.batches: Iterator[np.ndarray] = iter(np.array_split(pixels, max(1, len(pixels) // 8)))
+            self.batches: Iterator[np.ndarray] = iter(batches(pixels))
 
         def get_next(self) -> Any:
             batch = next(self.batches, None)
@@ -119,7 +157,7 @@ def in_int8(model: bytes, pixels: np.ndarray, *, exclude: Sequence[str] = (), on
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             op_types_to_quantize=[*LAYERS, *ACTIVATIONS, "Add"],
             nodes_to_exclude=with_activations(source, exclude), nodes_to_quantize=list(only),
-            calibrate_method=CalibrationMethod.Percentile,
+            calibrate_method=CalibrationMethod.Percentile, extra_options={"CalibPercentile": percentile},
         )  # fmt: skip
         made = onnx.load(out)
     return seal_onnx(made, next(entry.value for entry in source.metadata_props if entry.key == RECORD))
@@ -138,13 +176,15 @@ def layers_of(model: bytes) -> list[str]:
     return [node.name for node in graph.node if node.op_type in LAYERS]
 
 
-def by_harm(model: bytes, base: Engine, pixels: np.ndarray, layers: Sequence[str], threads: int) -> list[str]:
+def by_harm(
+    model: bytes, base: Engine, pixels: np.ndarray, layers: Sequence[str], percentile: float, threads: int
+) -> list[str]:
     """The layers, from the one whose int8 form alone moves the logits most."""
     few = pixels[:PROBES]
     logits = base.predict(few)
 
     def harm(layer: str) -> float:
-        engine = in_onnxruntime(in_int8(model, few, only=[layer]), layer, threads)
+        engine = in_onnxruntime(in_int8(model, few, percentile, only=[layer]), layer, threads)
         return float(np.square(engine.predict(few) - logits).mean())
 
     return sorted(layers, key=harm, reverse=True)
