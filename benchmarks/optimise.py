@@ -69,7 +69,7 @@ def measure(name: str, seconds: float) -> list[dict[str, Any]]:
     models: dict[str, bytes] = {}
     rows = []
     for runtime, load in RUNTIMES.items():
-        nets["all"] = optimise(plain, runtime)
+        nets["all"] = optimise(copy.deepcopy(plain), runtime)
         if runtime != "torch":
             models |= {key: exported(net, size) for key, net in nets.items() if key == "all" or key not in models}
         runs = {key: load(net if runtime == "torch" else models[key]) for key, net in nets.items()}

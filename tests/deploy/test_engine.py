@@ -78,9 +78,8 @@ def test_x4_without_classes_or_preprocessing_a_file_is_refused(content, kind, re
                 model.metadata_props.remove(entry)
             else:
                 entry.value = record
-    for entry in model.metadata_props:
-        if entry.key == SUM:
-            entry.value = onnx_sum(model).hexdigest()
+    (written,) = [entry for entry in model.metadata_props if entry.key == SUM]
+    written.value = onnx_sum(model.SerializeToString()).hexdigest()
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(WeightsError, match="says nothing of its classes and preprocessing") as caught:

@@ -35,7 +35,7 @@ def onnx_record(content: bytes, where: str) -> str | None:
     onnx = library("onnx", "export")
     try:
         model = onnx.ModelProto.FromString(content)
-        outside, found = _outside(model), onnx_sum(model)
+        outside = _outside(model)
         entries = {entry.key: entry.value for entry in model.metadata_props}
     except Exception as error:  # text that is none shows when it is read
         raise damaged(where, error) from error
@@ -43,7 +43,8 @@ def onnx_record(content: bytes, where: str) -> str | None:
         what = f"{where} keeps tensors in other files"
         raise WeightsError("X3", what, "only whole files are opened; export it again with `convatlas export`")
     if RECORD in entries:
-        verify(found, entries.get(SUM), where)
+        place = _place_of_sum(content)
+        verify(onnx_sum(content), content[place : place + len(UNSUMMED)].decode(errors="replace"), where)
     return entries.get(RECORD)
 
 
@@ -51,20 +52,25 @@ def seal_onnx(model: Any, record: str) -> bytes:
     """The bytes of an ONNX model with our record and checksum, and no other metadata."""
     del model.metadata_props[:]
     model.metadata_props.add(key=RECORD, value=record)
-    entry = model.metadata_props.add(key=SUM, value=UNSUMMED.decode())
-    entry.value = onnx_sum(model).hexdigest()
-    return model.SerializeToString()
+    model.metadata_props.add(key=SUM, value=UNSUMMED.decode())
+    content = model.SerializeToString()
+    place = _place_of_sum(content)
+    return content[:place] + onnx_sum(content).hexdigest().encode() + content[place + len(UNSUMMED) :]
 
 
-def onnx_sum(model: Any) -> "hashlib._Hash":
-    """The checksum of an ONNX model, with zeros where the checksum will be."""
-    kept = [(entry, entry.value) for entry in model.metadata_props if entry.key == SUM]
-    for entry, _ in kept:
-        entry.value = UNSUMMED.decode()
-    found = hashlib.sha256(model.SerializeToString(deterministic=True))
-    for entry, value in kept:
-        entry.value = value
+def onnx_sum(content: bytes) -> "hashlib._Hash":
+    """The checksum of an .onnx file, with zeros where the checksum will be."""
+    place, whole = _place_of_sum(content), memoryview(content)
+    found = hashlib.sha256(whole[:place])
+    found.update(UNSUMMED)
+    found.update(whole[place + len(UNSUMMED) :])
     return found
+
+
+def _place_of_sum(content: bytes) -> int:
+    entry = library("onnx", "export").StringStringEntryProto(key=SUM, value=UNSUMMED.decode())
+    before = entry.SerializeToString().removesuffix(UNSUMMED)
+    return content.find(before) + len(before)
 
 
 def openvino_record(content: bytes, weights: bytes, where: str) -> str | None:
@@ -85,7 +91,7 @@ def openvino_sum(content: bytes, weights: bytes) -> "hashlib._Hash":
     return hashlib.sha256(content + weights)
 
 
-def verify(found: "hashlib._Hash", expected: str | None, where: str) -> None:
+def verify(found: "hashlib._Hash", expected: str, where: str) -> None:
     """Raise WeightsError C8 unless the checksum is the expected one."""
     if found.hexdigest() != expected:
         what = f"{where} has changed since it was exported"
