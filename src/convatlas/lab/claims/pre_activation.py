@@ -24,7 +24,7 @@ ORDERS = {
     "full_preactivation": "(e) full pre-activation",
 }
 FULL = ORDERS["full_preactivation"]
-SHORT, LONG = (2, 2, 2), (6, 6, 6)  # units of the three stages: what five arms can cost
+SHORT, LONG = (2, 2, 2), (3, 3, 3)  # units of the three stages: what five arms can cost
 WIDTH = 4
 DEEP, STEPS, BATCH = "preact_resnet1001", 3, 4
 
