@@ -5,6 +5,7 @@ import resource
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -84,25 +85,43 @@ def gradients(arch: Arch, images: Tensor, labels: Tensor, seed: int) -> list[flo
 
 
 def first_steps(arch: Arch, images: Tensor, labels: Tensor, seeds: list[int]) -> dict:
-    """Losses of the first steps on one batch, for each seed; the median seconds of a step; the growth in memory."""
+    """Losses of the first steps on one batch, for each seed; the median seconds of a step; the memory in MiB of the
+    first seed's network with all that its steps need, by which a process that has done nothing else has grown.
+    """
     torch.set_num_threads(1)
-    losses, seconds, grown = [], [], 0
-    for seed in seeds:
-        torch.manual_seed(seed)
-        net = recompute(arch.build(), "stage*.*")
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-        before, of_seed = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
-        for _ in range(STEPS):
-            start = time.process_time()
-            loss = F.cross_entropy(net(images), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            seconds.append(time.process_time() - start)
-            of_seed.append(round(loss.item(), 4))
-        losses.append(of_seed)
-        grown = max(grown, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    return {"losses": losses, "seconds": round(sorted(seconds)[len(seconds) // 2], 2), "mib": grown // 1024}
+    before = peak()
+    losses, seconds = steps(arch, images, labels, seeds[0])
+    grown, all_losses = peak() - before, [losses]
+    for seed in seeds[1:]:
+        losses, more = steps(arch, images, labels, seed)
+        all_losses.append(losses)
+        seconds += more
+    return {"losses": all_losses, "seconds": round(sorted(seconds)[len(seconds) // 2], 2), "mib": grown // 1024}
+
+
+def steps(arch: Arch, images: Tensor, labels: Tensor, seed: int) -> tuple[list[float], list[float]]:
+    """The losses of a network's first steps, and the seconds that the processor worked on each."""
+    torch.manual_seed(seed)
+    net = recompute(arch.build(), "stage*.*")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    losses, seconds = [], []
+    for _ in range(STEPS):
+        start = time.process_time()
+        loss = F.cross_entropy(net(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.process_time() - start)
+        losses.append(round(loss.item(), 4))
+    return losses, seconds
+
+
+def peak() -> int:
+    """The most memory that this process has had so far, in KiB; on Linux without what its parent has had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def measure(lab: Lab) -> dict:
