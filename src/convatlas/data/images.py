@@ -1,6 +1,5 @@
 """Labelled images: a value that knows how many there are, their classes and how to read each one."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..machine import processors
 from .blocks import Blocks
 from .decode import ENOUGH, decode, shown
 from .names import chosen
@@ -132,7 +132,7 @@ def for_each(count: int, visit: Callable[[int], object], progress: Progress | No
             visit(index)
         return span.stop
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         for done in pool.map(work, spans):
             if progress is not None:
                 progress(done, count)

@@ -1,7 +1,5 @@
 """What is on these pictures: exactly one answer, a prediction or an error, for each input and in its order."""
 
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from torch import Tensor
 from ..data import Preprocess, decode
 from ..data.decode import shown
 from ..errors import DataError
+from ..machine import processors
 from .engine import Engine
 from .inputs import Inputs, find_inputs
 from .model import Model, of_engine
@@ -129,8 +128,3 @@ def ahead(work: Callable[[S], T], items: Iterable[S], workers: int, most: int) -
             waiting.extend(pool.submit(work, item) for item in islice(items, 1))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import ConfigError, ConvatlasError, DataError, DistributedError, ResourceError, StoppedError, WeightsError
+from ..machine import processors
 from .beats import Beats, first_cause
 from .distributed import ALONE, Ranks, World
 from .fsdp import Shards
@@ -73,8 +74,7 @@ def own_threads() -> int | None:
     """The processors of this machine shared out to a job's processes on it; None in a process of no job."""
     if "RANK" not in os.environ:
         return None
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def end_with_launcher() -> None:

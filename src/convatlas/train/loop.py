@@ -24,6 +24,7 @@ from .checkpoint import CALMER, State
 from .distributed import whole
 from .evaluate import Predictions, predict
 from .loader import train_batches
+from .onednn import spare_narrow_strides
 from .optim import average_of, build_optimizer, lr_at
 from .order import Order, mix
 from .pretrained import start
@@ -126,6 +127,8 @@ def begin(task: Task, machine: Machine) -> State:
     recipe, device = task.recipe, machine.device
     torch.manual_seed(mix(task.seed))
     net = start(task).to(device).to(memory_format=torch.channels_last)
+    if torch.device(device).type == "cpu":
+        spare_narrow_strides(net)
     if machine.recompute:
         recompute(net, machine.recompute)
     if recipe.batch == 1 and any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
