@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def add_commands(commands: Commands) -> None:
     images = "what `convatlas train` takes (default: digits, which are embedded)"
     parser.add_argument("--data", default="digits", help=images)
     parser.add_argument("--out", type=Path, default=Path("runs/lab"), help="the folder to write to (default: runs/lab)")
-    parser.add_argument("--threads", type=at_least(1), help="of one operation on the CPU (default: one a core)")
+    threads = "of an experiment; several experiments share the cores out (default: all of them, or one each)"
+    parser.add_argument("--threads", type=at_least(1), help=threads)
     add_reading(parser)
 
 
@@ -38,36 +40,52 @@ def lab(args: argparse.Namespace) -> None:
 
 
 def run_experiments(args: argparse.Namespace) -> None:
-    """Run each, write what came out, and print the verdicts."""
+    """Run each, several at a time if there are processors for them, and print the verdicts."""
+    from ..errors import ConfigError
+    from ..lab import experiment, experiments
+    from ..lab.side_by_side import side_by_side
+    from ..machine import processors
+
+    names = list(experiments()) if args.all else args.names
+    if not names:
+        raise ConfigError("L2", "no experiment is named", "name some of `convatlas lab`, or give --all")
+    for name in names:
+        experiment(name)  # a wrong name ends it before there is work to lose
+    jobs = max(1, min(len(names), processors() // (args.threads or 1)))
+    if jobs == 1:
+        records = [run_one(args, name, bar=True) for name in names]
+    else:
+        records = side_by_side(partial(run_one, args), names, jobs, args.threads or processors() // jobs)
+    rows = []
+    for record in records:
+        rows += [(record["number"], record["name"], record["verdict"], finding(f)) for f in record["findings"]] or [
+            (record["number"], record["name"], record["verdict"], "exact only")
+        ]
+    print_table(("#", "experiment", "verdict", "finding: mean (95 % interval)"), rows)
+
+
+def run_one(args: argparse.Namespace, name: str, bar: bool = False) -> dict[str, Any]:
+    """Run an experiment, write what came out, and say so; its record."""
     from rich.console import Console
 
     from ..data.open import open_data
-    from ..errors import ConfigError
-    from ..lab import Lab, experiment, experiments
+    from ..lab import Lab, experiment
     from ..lab.run import run, write
 
-    chosen = list(experiments().values()) if args.all else [experiment(name) for name in args.names]
-    if not chosen:
-        raise ConfigError("L2", "no experiment is named", "name some of `convatlas lab`, or give --all")
-    if args.threads:
+    if bar and args.threads:
         import torch
 
         torch.set_num_threads(args.threads)
-    splits = open_data(args.data, **reading(args))
+    chosen, splits = experiment(name), open_data(args.data, **reading(args))
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
-    rows = []
-    for each in chosen:
-        with Progress(console, each.title) as progress:
-            folder = args.out / f"trials-{args.budget}" / each.title
-            place = Lab(splits, folder, range(args.seeds), args.budget, progress)
-            flags = f"--budget {args.budget} --seeds {args.seeds} --data {shlex.quote(splits.name)}"
-            record = run(each, place, f"convatlas lab run {each.name} {flags}")
-        page = write(each, record, args.out)
-        console.print(f"{each.title}: {record['verdict']}, {record['seconds']:.0f} s, {page}")
-        rows += [(each.number, each.name, record["verdict"], finding(f)) for f in record["findings"]] or [
-            (each.number, each.name, record["verdict"], "exact only")
-        ]
-    print_table(("#", "experiment", "verdict", "finding: mean (95 % interval)"), rows)
+    with Progress(console, chosen.title, shown=bar) as progress:
+        folder = args.out / f"trials-{args.budget}" / chosen.title
+        place = Lab(splits, folder, range(args.seeds), args.budget, progress)
+        flags = f"--budget {args.budget} --seeds {args.seeds} --data {shlex.quote(splits.name)}"
+        record = run(chosen, place, f"convatlas lab run {chosen.name} {flags}")
+    page = write(chosen, record, args.out)
+    console.print(f"{chosen.title}: {record['verdict']}, {record['seconds']:.0f} s, {page}")
+    return record
 
 
 def finding(f: dict[str, Any]) -> str:
@@ -77,23 +95,24 @@ def finding(f: dict[str, Any]) -> str:
 
 
 class Progress:
-    """A context that shows the steps of the trial that runs, on standard error, if that is a terminal."""
+    """A context that shows the steps of the trial that runs, on standard error, if it is to and that is a terminal."""
 
-    def __init__(self, console: Any, title: str):
+    def __init__(self, console: Any, title: str, shown: bool):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         columns = (TextColumn(title), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self.bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
-        self.task = self.bar.add_task("", total=None)
+        self.task, self.shown = self.bar.add_task("", total=None), shown and console.is_terminal
 
     def __enter__(self) -> "Progress":
-        if self.bar.console.is_terminal:
+        if self.shown:
             self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        if self.shown:
+            self.bar.stop()
 
     def __call__(self, arm: str, seed: int, done: int, total: int) -> None:
         """So many steps of a trial are done."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...train.job import end_with_launcher
 from ...tree import Net, cost, recompute
 from ...zoo import Arch, spec
 from ..experiment import Experiment, Fact, above, better
@@ -130,7 +131,8 @@ def measure(lab: Lab) -> dict:
             for order, name in ORDERS.items()}  # fmt: skip
     images, labels = lab.batch(16, "train")
     deep = lab.spec(DEEP)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:  # for the peak of memory is a process's
+    context = multiprocessing.get_context("spawn")  # for the peak of memory is a process's
+    with ProcessPoolExecutor(1, context, initializer=end_with_launcher) as apart:
         begun = apart.submit(first_steps, deep, images[:BATCH], labels[:BATCH], list(lab.seeds)).result()
     return {
         "layers": 2 * sum(depths) + 2,
