@@ -37,10 +37,16 @@ def dots(
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(label)
     if percent:
-        from matplotlib.ticker import PercentFormatter
-
-        axes.xaxis.set_major_formatter(PercentFormatter(1))  # with as many decimals as the ticks need
+        percents(axes.xaxis)
         axes.set_xlim(right=min(1.01, axes.get_xlim()[1]))
+
+
+def percents(axis: Any) -> None:
+    """A few ticks with as many decimals as they need: `97.5%`, `98%`."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(lambda x, position: f"{round(100 * x, 6):g}%")
 
 
 def column(axes: Any, x: float, samples: Sequence[float], colour: str) -> None:

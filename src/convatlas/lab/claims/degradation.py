@@ -14,7 +14,7 @@ from ..experiment import Experiment, Fact, better
 from ..pictures import CURVES, curves
 from ..trials import Lab, values
 
-SHORT, FULL = (8, 20), (20, 56)  # layers
+SHORT, FULL = (8, 20), (20, 32, 56)  # layers
 NARROW, WIDTH = 4, 16  # channels of the first stage; the paper's are 16
 SHORTCUTS = {"plain": None, "residual": "A"}
 NO_WORSE = -0.01  # a point

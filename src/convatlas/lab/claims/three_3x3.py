@@ -86,7 +86,7 @@ def draw(figure, measured: dict) -> None:
     left.set_title("At an equal receptive field")
     for axes, (arm, field) in zip(maps, measured["field"].items(), strict=True):
         heat(figure, axes, field, "mean |gradient|, relative")
-        axes.set_title(f"What {arm} sees", size=9)
+        axes.set_title(arm, size=9)
 
 
 EXPERIMENT = Experiment(
@@ -98,7 +98,7 @@ EXPERIMENT = Experiment(
     "而三个级联的 3x3 卷积核参数量为 27C²，参数量更少。",
     source="arXiv:1409.1556, Sec. 2.3",
     refuted_if="the receptive fields or counts differ, or the net of 7x7 is more accurate",
-    reading=DOTS,
+    reading=DOTS + " The maps: how much each pixel of the image weighs in the middle of the second stage's output.",
     exact=exact,
     measure=measure,
     judge=judge,

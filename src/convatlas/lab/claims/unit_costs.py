@@ -10,7 +10,7 @@ from ...tree import Net, Shuffle, cost, fold_batch_norm
 from ...zoo import spec
 from ...zoo.shufflenet import WIDTHS, cell
 from ..experiment import Experiment, Fact, Finding
-from ..pictures import PALETTE, TURNS, ratios
+from ..pictures import PALETTE, TURNS, percents, ratios
 from ..timing import race_of, times_as_long
 from ..trials import Lab
 
@@ -85,13 +85,13 @@ def draw(figure, measured: dict) -> None:
     left.axhline(1, color=PALETTE[1], linewidth=1)
     left.annotate("equal", (GROUPED[-1], 1), (0, -10), textcoords="offset points", ha="right", size=8, color=PALETTE[1])
     left.set(xlabel=f"groups g of a unit, {C} channels on {SIDE}x{SIDE}", ylabel="bottleneck / ShuffleNet unit",
-             yscale="log", ylim=(0.8, 16), title="What grouping the 1x1 saves")  # fmt: skip
-    left.set_yticks([1, 2, 4, 8], ["1x", "2x", "4x", "8x"])
+             yscale="log", ylim=(0.5, 16), title="What grouping the 1x1 saves")  # fmt: skip
+    left.set_yticks([0.5, 1, 2, 4, 8], ["1/2", "1x", "2x", "4x", "8x"])
     left.legend(loc="upper left")
     unit_time = {g: statistics.median(seconds[f"unit {g}"]) for g in GROUPED}
     shuffle_time = {g: seconds[f"shuffle {g}"] for g in GROUPED}
     ratios(right, {g: (taken, [unit_time[g]] * len(taken)) for g, taken in shuffle_time.items()}, PALETTE[3], "")
-    right.yaxis.set_major_formatter("{x:.1%}")
+    percents(right.yaxis)
     right.set(xlabel="groups g", ylabel="of the unit's time", ylim=(0, None), title="What the shuffle costs")
     for axes in (left, right):
         axes.set_xscale("log")
