@@ -31,7 +31,7 @@ def cheap(monkeypatch):
     monkeypatch.setattr(trials, "SHORT_STEPS", 1)
     monkeypatch.setattr(pre_activation, "DEEP", "preact_resnet110")
     monkeypatch.setattr(pre_activation, "SHORT", (1, 1, 1))
-    monkeypatch.setattr(pre_activation, "ProcessPoolExecutor", lambda *args: ThreadPoolExecutor(1))
+    monkeypatch.setattr(pre_activation, "ProcessPoolExecutor", lambda *args, initializer: ThreadPoolExecutor(1))
     monkeypatch.setattr(pre_activation, "gradients", lambda arch, images, labels, seed: [2.0, 1.0])
     monkeypatch.setattr(squeeze_excitation, "BODIES", {"ResNet-8": squeeze_excitation.BODIES["ResNet-8"]})
     monkeypatch.setattr(squeeze_excitation, "PLACES", {"SE-POST": squeeze_excitation.PLACES["SE-POST"]})
