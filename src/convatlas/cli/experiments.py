@@ -53,6 +53,10 @@ def run_experiments(args: argparse.Namespace) -> None:
         experiment(name)  # a wrong name ends it before there is work to lose
     jobs = max(1, min(len(names), processors() // (args.threads or 1)))
     if jobs == 1:
+        if args.threads:
+            import torch
+
+            torch.set_num_threads(args.threads)
         records = [run_one(args, name, bar=True) for name in names]
     else:
         records = side_by_side(partial(run_one, args), names, jobs, args.threads or processors() // jobs)
@@ -72,10 +76,6 @@ def run_one(args: argparse.Namespace, name: str, bar: bool = False) -> dict[str,
     from ..lab import Lab, experiment
     from ..lab.run import run, write
 
-    if bar and args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
     chosen, splits = experiment(name), open_data(args.data, **reading(args))
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
     with Progress(console, chosen.title, shown=bar) as progress:
